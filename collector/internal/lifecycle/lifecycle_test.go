@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"provost/collector/internal/lifecycle"
+	"provost/proto"
+)
+
+const (
+	bootA = "aaaaaaaa-0000-4000-8000-000000000001" // the installer's
+	bootB = "bbbbbbbb-0000-4000-8000-000000000002" // the installed system's
+	jrn   = "0123456789abcdef"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func sequence() lifecycle.Sequence {
+	q := lifecycle.Sequence{Family: "generic"}
+	for _, n := range []string{"ordered", "bootscript-sent", "kernel-sent", "agent-started", "partitioned", "post-started", "post-done",
+		"sealed", "bootaction-disk", "disk-booted", "firstboot-started", "firstboot-done", "booted"} {
+		q.Stages = append(q.Stages, lifecycle.Stage{Name: n, Within: proto.Duration(5 * time.Minute), Optional: n == "partitioned" || n == "bootaction-disk"})
+	}
+	return q
+}
+
+func inputs() lifecycle.Inputs {
+	return lifecycle.Inputs{Sequence: sequence(), Trust: []proto.Source{proto.SourceAgent, proto.SourceBoot}}
+}
+
+// story writes events down one second apart. Events of the agent are numbered as its journal would.
+type story struct {
+	events []proto.Event
+	seq    uint64
+	boot   string
+}
+
+func (s *story) add(e proto.Event) *story {
+	e.At = start.Add(time.Duration(len(s.events)) * time.Second)
+	if e.Source == "" {
+		e.Source, e.Journal, e.Boot = proto.SourceAgent, jrn, s.boot
+		s.seq++
+		e.Seq = s.seq
+	} else {
+		e.Seq = uint64(1000 + len(s.events))
+	}
+	s.events = append(s.events, e)
+	return s
+}
+
+func (s *story) ordered() *story {
+	s.boot = bootA
+	return s.add(proto.Event{Kind: proto.KindOrdered, Source: proto.SourceOperator, Stage: "ordered"})
+}
+
+func (s *story) attempt(n int) *story {
+	return s.add(proto.Event{Kind: proto.KindAttempt, Source: proto.SourceBoot, Stage: "bootscript-sent", Attempt: n})
+}
+
+func (s *story) agent() *story {
+	return s.add(proto.Event{Kind: proto.KindAgentStart, Stage: "agent-started"})
+}
+
+func (s *story) post() *story {
+	return s.add(proto.Event{Kind: proto.KindRunStart, Phase: proto.PhasePost, Stage: "post-started"})
+}
+
+func (s *story) begin(step string, try int) *story {
+	return s.add(proto.Event{Kind: proto.KindStepStart, Phase: proto.PhasePost, Step: step, Try: try})
+}
+
+func (s *story) end(step string, try int, o proto.Outcome, rc int) *story {
+	return s.add(proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: step, Try: try, Outcome: o, Exit: rc})
+}
+
+func (s *story) runEnd(o proto.Outcome) *story {
+	e := proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhasePost, Outcome: o}
+	if o.Good() {
+		e.Stage = "post-done"
+	} else {
+		e.Step, e.Try, e.Exit = "b", 1, 4
+	}
+	return s.add(e)
+}
+
+func (s *story) hold() *story {
+	return s.add(proto.Event{Kind: proto.KindHold, Failed: true, Message: "step failed"})
+}
+
+func (s *story) order(v proto.Verb, step string) *story {
+	return s.add(proto.Event{Kind: proto.KindOrder, Order: string(v), Step: step})
+}
+
+func (s *story) sealed() *story {
+	s.add(proto.Event{Kind: proto.KindSealed, Stage: "sealed"})
+	return s.add(proto.Event{Kind: proto.KindBootAction, Source: proto.SourceBoot, Stage: "bootaction-disk", Message: "disk"})
+}
+
+func (s *story) firstboot(done bool) *story {
+	s.boot = bootB
+	s.add(proto.Event{Kind: proto.KindAgentStart, Stage: "disk-booted"})
+	s.add(proto.Event{Kind: proto.KindRunStart, Phase: proto.PhaseFirstboot, Stage: "firstboot-started"})
+	if done {
+		s.add(proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhaseFirstboot, Outcome: proto.OutcomeOK, Stage: "firstboot-done"})
+		s.add(proto.Event{Kind: proto.KindStage, Stage: "booted"})
+	}
+	return s
+}
+
+func (s *story) stalled(stage string) *story {
+	return s.add(proto.Event{Kind: proto.KindStalled, Source: proto.SourceDeadline, Stage: stage})
+}
+
+func (s *story) deadline(stage string) *story {
+	return s.add(proto.Event{Kind: proto.KindDeadline, Source: proto.SourceDeadline, Stage: stage})
+}
+
+func begin() *story { return new(story).ordered() }
+
+func failing() *story {
+	return begin().attempt(1).agent().post().begin("a", 1).end("a", 1, proto.OutcomeOK, 0).begin("b", 1).end("b", 1, proto.OutcomeFailed, 4).
+		runEnd(proto.OutcomeFailed).hold()
+}
+
+func fold(events []proto.Event) *lifecycle.State {
+	s := new(lifecycle.State)
+	for i := range events {
+		s.Apply(&events[i])
+	}
+	return s
+}
+
+func TestView(t *testing.T) {
+	tests := []struct {
+		name    string
+		story   *story
+		summary string
+		waiting bool
+		awaited string
+		warns   int
+	}{
+		{"nothing heard", begin(), "ordered", false, "bootscript-sent", 0},
+		{"boot script sent", begin().attempt(1), "pxe-booting", false, "kernel-sent", 0},
+		{"agent up", begin().attempt(1).agent(), "installing", false, "post-started", 0},
+		{"steps run", begin().attempt(1).agent().post().begin("a", 1), "postinstall", false, "post-done", 0},
+		{"sealed", begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed(), "rebooting", false, "disk-booted", 0},
+		{"first boot", begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed().firstboot(false), "firstboot", false, "firstboot-done", 0},
+		{"booted", begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed().firstboot(true), "booted", false, "", 0},
+		{"step fails", failing(), "failed(b=4)", true, "", 0},
+		{"step times out", begin().agent().post().end("b", 1, proto.OutcomeTimeout, 0), "failed(b=timeout)", false, "", 0},
+		{"step is killed", begin().agent().add(proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: "b", Try: 1,
+			Outcome: proto.OutcomeSignal, Signal: "SIGKILL"}), "failed(b=SIGKILL)", false, "", 0},
+		{"step cannot start", begin().agent().post().end("b", 1, proto.OutcomePreflight, 0), "failed(b=preflight)", false, "", 0},
+		{"plan did not come", begin().agent().add(proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhasePre, Outcome: proto.OutcomeFailed,
+			Cause: proto.CausePlan}), "failed(plan)", false, "", 0},
+		{"installer fails", begin().agent().add(proto.Event{Kind: proto.KindStage, Stage: "partitioned", Failed: true, Message: "no disk"}),
+			"failed(installer)", false, "", 0},
+		{"a failed try that is tried again", begin().agent().post().add(proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: "b",
+			Try: 1, Outcome: proto.OutcomeFailed, Exit: 1, Warning: true}).begin("b", 2).end("b", 2, proto.OutcomeOK, 0), "postinstall", false, "post-done", 0},
+		{"a failure that only warns", begin().agent().post().add(proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: "b", Try: 1,
+			Outcome: proto.OutcomeFailed, Exit: 1, Warning: true}).runEnd(proto.OutcomeOK), "postinstall", false, "sealed", 1},
+		{"the first cause stands", begin().agent().post().end("b", 1, proto.OutcomeFailed, 4).end("c", 1, proto.OutcomeFailed, 9), "failed(b=4)", false, "", 0},
+		{"retry closes it", failing().order(proto.VerbRetry, "b").begin("b", 2).end("b", 2, proto.OutcomeOK, 0).runEnd(proto.OutcomeOK),
+			"postinstall", false, "sealed", 0},
+		{"retry fails again", failing().order(proto.VerbRetry, "b").begin("b", 2).end("b", 2, proto.OutcomeFailed, 5).runEnd(proto.OutcomeFailed).hold(),
+			"failed(b=5)", true, "", 0},
+		{"skip, then booted", failing().order(proto.VerbSkip, "b").end("b", 1, proto.OutcomeSkipped, 0).runEnd(proto.OutcomeOK).sealed().firstboot(true),
+			"booted(skipped=b)", false, "", 1},
+		{"release leaves the cause", failing().order(proto.VerbRelease, ""), "failed(b=4)", false, "", 0},
+		{"an operator's hold", begin().agent().add(proto.Event{Kind: proto.KindHold, Order: "hold", Message: "hold"}), "held", true, "", 0},
+		{"a hold released", begin().agent().add(proto.Event{Kind: proto.KindHold, Order: "hold", Message: "hold"}).order(proto.VerbRelease, "").post(),
+			"postinstall", false, "post-done", 0},
+		{"stalled", begin().attempt(1).stalled("kernel-sent"), "stalled(kernel-sent)", false, "kernel-sent", 0},
+		{"a stall is cleared by the stage", begin().attempt(1).stalled("kernel-sent").add(proto.Event{Kind: proto.KindStage,
+			Source: proto.SourceBoot, Stage: "kernel-sent"}), "pxe-booting", false, "agent-started", 0},
+		{"a stall is cleared by a later stage", begin().attempt(1).stalled("kernel-sent").agent(), "installing", false, "post-started", 0},
+		{"the last deadline", begin().attempt(1).stalled("kernel-sent").deadline("kernel-sent"), "failed(stage-deadline)", false, "", 0},
+		{"heard again after the last deadline", begin().attempt(1).stalled("kernel-sent").deadline("kernel-sent").agent(), "installing", false, "post-started", 1},
+		{"the agent's cause replaces an inferred one", begin().attempt(1).agent().post().deadline("post-done").end("b", 1, proto.OutcomeFailed, 4),
+			"failed(b=4)", false, "", 1},
+		{"loop", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 2}), "failed(loop=2)", false, "", 0},
+		{"a step's failure goes before the loop", begin().attempt(1).agent().post().end("b", 1, proto.OutcomeFailed, 4).
+			add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 2}), "failed(b=4)", false, "", 1},
+		{"an allowed attempt begins anew", failing().attempt(2), "pxe-booting", false, "kernel-sent", 1},
+		{"booted needs another boot id", func() *story {
+			s := begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed().firstboot(false)
+			s.boot = bootA
+			return s.add(proto.Event{Kind: proto.KindStage, Stage: "booted"})
+		}(), "firstboot", false, "", 0},
+		{"booted without a seal", begin().attempt(1).agent().firstboot(true), "booted", false, "", 1},
+		{"a foreign word of booted is not trusted", begin().attempt(1).add(proto.Event{Kind: proto.KindStage, Source: "compat:xcat", Stage: "booted",
+			Boot: bootB}), "firstboot", false, "", 0},
+		{"a foreign failure is not trusted", begin().attempt(1).add(proto.Event{Kind: proto.KindStage, Source: "compat:xcat", Stage: "partitioned",
+			Failed: true}), "pxe-booting", false, "kernel-sent", 0},
+		{"aborted", begin().attempt(1).add(proto.Event{Kind: proto.KindAborted, Source: proto.SourceOperator}), "failed(abort)", false, "", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v := fold(tt.story.events).View(inputs())
+			if v.Summary != tt.summary || v.Waiting != tt.waiting || v.Awaited != tt.awaited || len(v.Warnings) != tt.warns {
+				t.Errorf("View() = %s waiting=%v awaited=%q warnings=%q, want %s waiting=%v awaited=%q and %d warnings",
+					v.Summary, v.Waiting, v.Awaited, v.Warnings, tt.summary, tt.waiting, tt.awaited, tt.warns)
+			}
+		})
+	}
+}
+
+func TestCauseHasTheEvidence(t *testing.T) {
+	s := begin().agent().post().add(proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: "b", Try: 2, Outcome: proto.OutcomeFailed,
+		Exit: 127, DurationMS: 312000, Message: "dnf: command not found", Tail: []string{"x"}, Log: "b.log"})
+	got := fold(s.events).View(inputs()).Cause
+	want := &proto.Cause{Kind: proto.CauseStep, Name: "b", Phase: proto.PhasePost, Exit: 127, DurationMS: 312000, Try: 2,
+		Message: "dnf: command not found", Tail: []string{"x"}, Log: "b.log", Source: proto.SourceAgent, At: start.Add(3 * time.Second)}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Cause (-want +got):\n%s", d)
+	}
+}
+
+// TestAnyOrder folds random events, honest or not, in two orders with repeats, with the state sent through a
+// checkpoint in between: state and view must be the same.
+func TestAnyOrder(t *testing.T) {
+	kinds := []proto.Kind{proto.KindAgentStart, proto.KindStage, proto.KindRunStart, proto.KindStepStart, proto.KindStepEnd, proto.KindRunEnd,
+		proto.KindHold, proto.KindOrder, proto.KindSealed, proto.KindNote, proto.KindAttempt, proto.KindContested, proto.KindLoop, proto.KindStalled,
+		proto.KindDeadline, proto.KindAborted, proto.KindSuperseded}
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 150).Draw(t, "n")
+		events := make([]proto.Event, n)
+		for i := range events {
+			e := proto.Event{
+				Kind:    rapid.SampledFrom(kinds).Draw(t, "kind"),
+				Source:  rapid.SampledFrom([]proto.Source{proto.SourceAgent, proto.SourceBoot, proto.SourceOperator, "log:dnsmasq"}).Draw(t, "source"),
+				Seq:     uint64(i + 1),
+				At:      start.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "at")) * time.Second), // many at the same time
+				Boot:    fmt.Sprintf("aaaaaaaa-0000-4000-8000-%012d", rapid.IntRange(0, 80).Draw(t, "boot")),
+				Phase:   rapid.SampledFrom(proto.Phases).Draw(t, "phase"),
+				Step:    rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "step"),
+				Stage:   rapid.SampledFrom(append([]string{"", "odd"}, proto.Stages...)).Draw(t, "stage"),
+				Outcome: rapid.SampledFrom(proto.Outcomes).Draw(t, "outcome"),
+				Order:   string(rapid.SampledFrom(proto.Verbs).Draw(t, "order")),
+				Try:     rapid.IntRange(1, 3).Draw(t, "try"),
+				Attempt: rapid.IntRange(1, 4).Draw(t, "attempt"),
+				Failed:  rapid.Bool().Draw(t, "failed"),
+				Warning: rapid.Bool().Draw(t, "warning"),
+				Message: "m",
+			}
+			if e.Source == proto.SourceAgent {
+				e.Journal = rapid.SampledFrom([]string{jrn, "fedcba9876543210"}).Draw(t, "journal")
+			}
+			events[i] = e
+		}
+		other := rapid.Permutation(append(events, events[:rapid.IntRange(0, n).Draw(t, "repeats")]...)).Draw(t, "order")
+		want, got := fold(events), new(lifecycle.State)
+		cut := rapid.IntRange(0, len(other)).Draw(t, "checkpoint")
+		for i := range other {
+			if i == cut {
+				b, err := json.Marshal(got)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = new(lifecycle.State)
+				if err := json.Unmarshal(b, got); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got.Apply(&other[i])
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("state differs by order (-want +got):\n%s", d)
+		}
+		if d := cmp.Diff(want.View(inputs()), got.View(inputs())); d != "" {
+			t.Fatalf("view differs by order (-want +got):\n%s", d)
+		}
+	})
+}
+
+// TestBootedIsNeverInferred: whatever else is heard, without a word of the agent that first boot is done, in a boot
+// that was no installer's, no View says booted.
+func TestBootedIsNeverInferred(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := begin()
+		for range rapid.IntRange(0, 60).Draw(t, "n") {
+			e := proto.Event{Kind: rapid.SampledFrom([]proto.Kind{proto.KindStage, proto.KindStepEnd, proto.KindSealed, proto.KindStalled, proto.KindAttempt, proto.KindRunEnd}).Draw(t, "kind"),
+				Source: rapid.SampledFrom([]proto.Source{"", proto.SourceBoot, "log:dnsmasq", "compat:xcat"}).Draw(t, "source"),
+				Stage:  rapid.SampledFrom(proto.Stages).Draw(t, "stage"), Phase: rapid.SampledFrom(proto.Phases).Draw(t, "phase"),
+				Step: "a", Try: 1, Outcome: rapid.SampledFrom(proto.Outcomes).Draw(t, "outcome")}
+			if e.Source == "" && (e.Stage == "booted" || e.Kind == proto.KindRunEnd) {
+				e.Stage, e.Kind = "post-done", proto.KindStage
+			}
+			s.add(e)
+		}
+		if v := fold(s.events).View(inputs()); v.Status == proto.StatusBooted {
+			t.Fatalf("View() = booted by %+v", s.events)
+		}
+	})
+}

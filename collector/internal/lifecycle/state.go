@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lifecycle turns the events of one install into its state. It is pure: no clock, no I/O, no goroutine.
+//
+// A State is a set of registers, each merged by a rule that does not care for order: the earliest, the latest, the
+// union. Therefore the same set of events gives the same State in any order of arrival, with any repeats and any
+// interleaving of sources. What an operator sees, the View, is computed from the registers by the rules in rules.go.
+package lifecycle
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"provost/proto"
+)
+
+// Pos is the place of an event in an install: its computed time, with the event's identity behind it so that no two
+// events share a place. The collector fixes At when it commits an event, never earlier than that of the journal's
+// record before it; hence records of one journal are in their sequence.
+type Pos struct {
+	At      time.Time    `json:"at"`
+	Source  proto.Source `json:"source"`
+	Journal string       `json:"journal,omitempty"`
+	Seq     uint64       `json:"seq"`
+}
+
+// Compare orders places.
+func (p Pos) Compare(q Pos) int {
+	return cmp.Or(p.At.Compare(q.At), cmp.Compare(p.Source, q.Source), cmp.Compare(p.Journal, q.Journal), cmp.Compare(p.Seq, q.Seq))
+}
+
+func (p Pos) after(q Pos) bool { return p.Compare(q) > 0 }
+func (p Pos) zero() bool       { return p.Seq == 0 && p.At.IsZero() }
+
+// How much of what there may be many of is kept. Beyond, the oldest go: what decides is the first cause after the last
+// order, and orders close what is older.
+const (
+	maxFailures = 64
+	maxNotes    = 32
+	maxBoots    = 64
+)
+
+// State is the fold of the events of one install. The zero value is of an install of which nothing is known. Its
+// fields are exported for checkpoints only.
+type State struct {
+	Stages    map[string]Seen   `json:"stages,omitempty"`
+	Steps     map[string]Step   `json:"steps,omitempty"` // key: phase/name
+	Boots     map[string]Booted `json:"boots,omitempty"`
+	Failures  []Failure         `json:"failures,omitempty"` // by place
+	Notes     []Note            `json:"notes,omitempty"`    // by place
+	Skips     []Note            `json:"skips,omitempty"`    // steps that an order skipped, by place
+	Closed    Pos               `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
+	Wait      Wait              `json:"wait,omitzero"`      // the last word on whether the agent waits
+	Stall     Stall             `json:"stall,omitzero"`     // the last stall
+	Attempt   int               `json:"attempt,omitempty"`  // the greatest
+	Began     Pos               `json:"began,omitzero"`     // the last attempt's boot script
+	LastSeen  Pos               `json:"last_seen,omitzero"` // the last word of the node itself
+	Contested bool              `json:"contested,omitempty"`
+	// Superseded by a newer install: what comes now is history.
+	Superseded bool `json:"superseded,omitempty"`
+}
+
+// Seen is when a stage was reported.
+type Seen struct {
+	First Pos `json:"first"`
+	Last  Pos `json:"last"`
+}
+
+// Step is the last word on one step.
+type Step struct {
+	Pos        Pos           `json:"pos"`
+	Phase      proto.Phase   `json:"phase"`
+	Name       string        `json:"name"`
+	Try        int           `json:"try,omitempty"`
+	Outcome    proto.Outcome `json:"outcome,omitempty"` // empty while it runs
+	Exit       int           `json:"exit,omitempty"`
+	Signal     string        `json:"signal,omitempty"`
+	DurationMS int64         `json:"duration_ms,omitempty"`
+	Warning    bool          `json:"warning,omitempty"`
+}
+
+// Booted says what a kernel boot id was seen as. A boot that was an installer's is no proof of an installed system,
+// whatever else is said in it.
+type Booted struct {
+	Installer bool `json:"installer,omitempty"`
+	// Done is the first word that the first-boot steps (or those of phase boot) are done.
+	Done Pos `json:"done,omitzero"`
+}
+
+// Failure is one reason for which the install may have failed.
+type Failure struct {
+	Pos   Pos         `json:"pos"`
+	Cause proto.Cause `json:"cause"`
+}
+
+// Note is a text with its place.
+type Note struct {
+	Pos  Pos    `json:"pos"`
+	Text string `json:"text"`
+}
+
+// Wait says whether the agent waits for orders, and whether because of a failure.
+type Wait struct {
+	Pos     Pos    `json:"pos"`
+	Waiting bool   `json:"waiting,omitempty"`
+	Failed  bool   `json:"failed,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Stall is a stage that did not come in its time.
+type Stall struct {
+	Pos   Pos    `json:"pos"`
+	Stage string `json:"stage"`
+}
+
+// Apply adds an event that the collector has committed: At and the identity are set. The order of calls does not
+// matter, and a repeat changes nothing.
+func (s *State) Apply(e *proto.Event) {
+	pos := Pos{At: e.At, Source: e.Source, Journal: e.Journal, Seq: e.Seq}
+	if e.Stage != "" && !e.Failed && e.Kind != proto.KindStalled && e.Kind != proto.KindDeadline {
+		s.seen(e.Stage, pos)
+	}
+	if e.Source == proto.SourceAgent {
+		s.LastSeen = later(s.LastSeen, pos)
+		s.boot(e, pos)
+		s.wait(e, pos)
+	}
+	switch e.Kind {
+	case proto.KindStepStart, proto.KindStepEnd:
+		s.step(e, pos)
+	case proto.KindOrder:
+		s.order(e, pos)
+	case proto.KindAttempt:
+		s.Attempt = max(s.Attempt, e.Attempt)
+		s.Began = later(s.Began, pos)
+	case proto.KindStalled:
+		if pos.after(s.Stall.Pos) {
+			s.Stall = Stall{pos, e.Stage}
+		}
+	case proto.KindContested:
+		s.Contested = true
+	case proto.KindSuperseded:
+		s.Superseded = true
+	case proto.KindNote:
+		if e.Warning {
+			s.Notes = insert(s.Notes, Note{pos, e.Message}, maxNotes)
+		}
+	}
+	if c, ok := causeOf(e); ok {
+		c.At = e.At
+		s.Failures = insert(s.Failures, Failure{pos, c}, maxFailures)
+	}
+}
+
+// causeOf is the cause that an event is, if it is one.
+func causeOf(e *proto.Event) (proto.Cause, bool) {
+	c := proto.Cause{Name: e.Step, Phase: e.Phase, Exit: e.Exit, Signal: e.Signal, DurationMS: e.DurationMS, Try: e.Try,
+		Message: e.Message, Tail: e.Tail, Log: e.Log, Source: e.Source}
+	switch e.Kind {
+	case proto.KindStepEnd, proto.KindRunEnd:
+		if e.Outcome.Good() || e.Warning {
+			return c, false
+		}
+		c.Kind = e.Cause
+		if c.Kind == "" {
+			c.Kind = causeKind(e.Outcome)
+		}
+	case proto.KindStage:
+		if !e.Failed {
+			return c, false
+		}
+		c.Kind, c.Name = proto.CauseInstaller, e.Stage
+		if e.Source != proto.SourceAgent {
+			c.Kind = proto.CauseForeign
+		}
+	case proto.KindLoop:
+		c.Kind, c.Count = proto.CauseLoop, e.Attempt
+	case proto.KindDeadline:
+		c.Kind, c.Name = proto.CauseStageDeadline, e.Stage
+	case proto.KindAborted:
+		c.Kind = proto.CauseAbort
+	default:
+		return c, false
+	}
+	return c, true
+}
+
+func causeKind(o proto.Outcome) proto.CauseKind {
+	switch o {
+	case proto.OutcomeTimeout:
+		return proto.CauseTimeout
+	case proto.OutcomeSignal:
+		return proto.CauseSignal
+	case proto.OutcomePreflight:
+		return proto.CausePreflight
+	case proto.OutcomeInterrupted:
+		return proto.CauseInterrupted
+	case proto.OutcomeAborted:
+		return proto.CauseAbort
+	}
+	return proto.CauseStep
+}
+
+func (s *State) seen(stage string, pos Pos) {
+	if s.Stages == nil {
+		s.Stages = map[string]Seen{}
+	}
+	was, ok := s.Stages[stage]
+	if !ok {
+		was = Seen{pos, pos}
+	}
+	if was.First.after(pos) {
+		was.First = pos
+	}
+	was.Last = later(was.Last, pos)
+	s.Stages[stage] = was
+}
+
+// boot learns from an agent's event what its kernel boot was.
+func (s *State) boot(e *proto.Event, pos Pos) {
+	installer := e.Phase == proto.PhasePre || e.Phase == proto.PhasePost || e.Kind == proto.KindSealed || e.Stage == "agent-started"
+	done := e.Stage == "booted" || e.Kind == proto.KindRunEnd && e.Outcome == proto.OutcomeOK && (e.Phase == proto.PhaseFirstboot || e.Phase == proto.PhaseBoot)
+	if !installer && !done {
+		return
+	}
+	if s.Boots == nil {
+		s.Boots = map[string]Booted{}
+	}
+	b := s.Boots[e.Boot]
+	b.Installer = b.Installer || installer
+	if done && (b.Done.zero() || b.Done.after(pos)) {
+		b.Done = pos
+	}
+	s.Boots[e.Boot] = b
+	if len(s.Boots) > maxBoots { // no honest install has so many; which one goes must not depend on order
+		delete(s.Boots, slices.Max(slices.Collect(maps.Keys(s.Boots))))
+	}
+}
+
+// wait keeps the last word on whether the agent waits: a hold begins it, anything that the agent does next ends it.
+func (s *State) wait(e *proto.Event, pos Pos) {
+	w := Wait{Pos: pos}
+	switch e.Kind {
+	case proto.KindHold:
+		w = Wait{pos, true, e.Failed, e.Message}
+	case proto.KindOrder:
+		if e.Order == string(proto.VerbForce) {
+			return
+		}
+	case proto.KindAgentStart, proto.KindRunStart, proto.KindStepStart, proto.KindSealed:
+	default:
+		return
+	}
+	if pos.after(s.Wait.Pos) {
+		s.Wait = w
+	}
+}
+
+func (s *State) step(e *proto.Event, pos Pos) {
+	if s.Steps == nil {
+		s.Steps = map[string]Step{}
+	}
+	key := string(e.Phase) + "/" + e.Step
+	if was, ok := s.Steps[key]; ok && !pos.after(was.Pos) {
+		return
+	}
+	s.Steps[key] = Step{Pos: pos, Phase: e.Phase, Name: e.Step, Try: e.Try, Outcome: e.Outcome, Exit: e.Exit, Signal: e.Signal,
+		DurationMS: e.DurationMS, Warning: e.Warning}
+}
+
+func (s *State) order(e *proto.Event, pos Pos) {
+	switch proto.Verb(e.Order) {
+	case proto.VerbRetry:
+		s.Closed = later(s.Closed, pos)
+	case proto.VerbSkip:
+		s.Closed = later(s.Closed, pos)
+		s.Skips = insert(s.Skips, Note{pos, e.Step}, maxNotes)
+	}
+}
+
+func later(a, b Pos) Pos {
+	if b.after(a) {
+		return b
+	}
+	return a
+}
+
+// insert keeps a set ordered by place, without repeats, at most max of the latest.
+func insert[T interface{ place() Pos }](set []T, v T, max int) []T {
+	i, found := slices.BinarySearchFunc(set, v.place(), func(t T, p Pos) int { return t.place().Compare(p) })
+	if found {
+		return set
+	}
+	set = slices.Insert(set, i, v)
+	if len(set) > max {
+		set = set[len(set)-max:]
+	}
+	return set
+}
+
+func (f Failure) place() Pos { return f.Pos }
+func (n Note) place() Pos    { return n.Pos }

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lifecycle
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"provost/proto"
+)
+
+// Inputs are what a View depends on besides the State: the site's say.
+type Inputs struct {
+	Sequence Sequence
+	// Trust lists the sources whose word decides booted and failed. A source that is not among them can advance stages
+	// and nothing else.
+	Trust []proto.Source
+}
+
+// View is what an operator sees of an install.
+type View struct {
+	Status  proto.Status
+	Rule    string // why it is this status: the reason beside the rule that applied
+	Waiting bool
+	Summary string
+	Stage   string // the furthest of the current attempt
+	Step    string // the failed step, else the running one
+	Since   time.Time
+	// LastSeen is the node's own last word; zero if there was none.
+	LastSeen  time.Time
+	Cause     *proto.Cause
+	Warnings  []string
+	Attempt   int
+	Contested bool
+	Sealed    bool
+	// Ended: nothing more is expected of this install, so its deadlines are over.
+	Ended bool
+	Steps []proto.StepInfo // those that have begun, in the order of their last word
+
+	// Awaited is the next stage, due AwaitedWithin after AwaitedSince; empty when nothing is awaited.
+	Awaited          string
+	AwaitedSince     time.Time
+	AwaitedWithin    time.Duration
+	HeartbeatExtends bool
+}
+
+// View computes what is to be seen.
+func (s *State) View(in Inputs) View {
+	f := s.facts(in)
+	r := decide(f)
+	v := View{
+		Status: r.status, Rule: r.why, Since: r.since(f), Summary: r.summary(f),
+		Stage: f.stage, Step: f.running, LastSeen: s.LastSeen.At, Attempt: s.Attempt, Contested: s.Contested,
+		Waiting: f.waiting && r.status != proto.StatusBooted, Sealed: f.sealed, Warnings: s.warnings(f), Steps: s.steps(),
+	}
+	if r.status == proto.StatusFailed {
+		c := f.cause.Cause
+		v.Cause = &c
+		if c.Kind != proto.CauseStageDeadline && c.Kind != proto.CauseInstaller {
+			v.Step = c.Name
+		}
+	}
+	v.Ended = s.Superseded || r.status == proto.StatusBooted || r.status == proto.StatusFailed && !f.waiting
+	if next, ok := in.Sequence.Next(f.stage); ok && !v.Ended && !f.waiting && r.status != proto.StatusFailed {
+		at := in.Sequence.Stages[in.Sequence.Index(f.stage)]
+		v.Awaited, v.AwaitedSince, v.AwaitedWithin, v.HeartbeatExtends = next.Name, f.stageAt.At, at.Within.D(), at.HeartbeatExtends
+	}
+	return v
+}
+
+// facts is what the rules look at.
+type facts struct {
+	state    *State
+	in       Inputs
+	stage    string // furthest stage of the current attempt
+	stageAt  Pos
+	index    int // its place in the sequence; -1 without one
+	sealed   bool
+	cause    *Failure // the first open one
+	inferred bool     // the cause is the collector's own conclusion
+	booted   Pos      // first proof by the installed system; zero without one
+	stalled  bool
+	waiting  bool // the agent of the current attempt waits for orders
+	running  string
+}
+
+func (s *State) facts(in Inputs) *facts {
+	f := &facts{state: s, in: in, index: -1, waiting: s.Wait.Waiting && !s.Began.after(s.Wait.Pos)}
+	for name, seen := range s.Stages {
+		if name == "sealed" && !s.Began.after(seen.Last) {
+			f.sealed = true
+		}
+		i := in.Sequence.Index(name)
+		if i < 0 || s.Began.after(seen.Last) {
+			continue // a site's own milestone, or of an earlier attempt
+		}
+		if i > f.index {
+			f.index, f.stage, f.stageAt = i, in.Sequence.Stages[i].Name, seen.Last
+		}
+	}
+	if s.trusts(in, proto.SourceAgent) {
+		for _, b := range s.Boots {
+			if !b.Installer && !b.Done.zero() && (f.booted.zero() || f.booted.after(b.Done)) {
+				f.booted = b.Done
+			}
+		}
+	}
+	f.cause, f.inferred = s.firstCause(f)
+	if s.Stall.Stage != "" && !s.Began.after(s.Stall.Pos) {
+		f.stalled = !f.reached(s.Stall.Stage, Pos{})
+	}
+	var last Pos
+	for _, st := range s.Steps {
+		if st.Outcome == "" && st.Pos.after(last) && !s.Began.after(st.Pos) {
+			last, f.running = st.Pos, st.Name
+		}
+	}
+	return f
+}
+
+// reached reports whether a stage, or a later one of the sequence, was reported in this attempt after a place.
+func (f *facts) reached(stage string, since Pos) bool {
+	want := f.in.Sequence.Index(stage)
+	for name, seen := range f.state.Stages {
+		i := f.in.Sequence.Index(name)
+		if i >= 0 && i >= want && !f.state.Began.after(seen.Last) && seen.Last.after(since) {
+			return true
+		}
+	}
+	return false
+}
+
+// firstCause is the first open failure. An order to retry or skip closes what was before it; so does an attempt that
+// the boot server allowed; progress past the awaited stage closes a missed deadline, and proof of the installed system
+// closes every cause that the collector only inferred. The agent's word goes before an inferred cause.
+func (s *State) firstCause(f *facts) (cause *Failure, inferred bool) {
+	for i := range s.Failures {
+		x := &s.Failures[i]
+		inf := x.Cause.Kind.Inferred()
+		switch {
+		case !inf && x.Cause.Kind != proto.CauseAbort && !s.trusts(f.in, x.Pos.Source):
+			continue
+		case s.Closed.after(x.Pos) || s.Began.after(x.Pos):
+			continue
+		case inf && !f.booted.zero():
+			continue
+		case x.Cause.Kind == proto.CauseStageDeadline && f.reached(x.Cause.Name, x.Pos):
+			continue
+		}
+		if cause == nil || inferred && !inf {
+			cause, inferred = x, inf
+		}
+	}
+	return cause, inferred
+}
+
+// trusts reports whether a source's word decides. The operator's and the collector's own always do.
+func (s *State) trusts(in Inputs, src proto.Source) bool {
+	switch src {
+	case proto.SourceOperator, proto.SourceDeadline, proto.SourceAuth:
+		return true
+	}
+	return slices.Contains(in.Trust, src)
+}
+
+func (s *State) warnings(f *facts) []string {
+	var out []string
+	if s.Contested {
+		out = append(out, "contested: a second machine showed this install's claim")
+	}
+	for _, sk := range s.Skips {
+		out = append(out, fmt.Sprintf("step %s was skipped by an order", sk.Text))
+	}
+	for _, st := range s.steps() {
+		if w := s.Steps[string(st.Phase)+"/"+st.Name]; w.Warning && !w.Outcome.Good() && w.Outcome != "" {
+			out = append(out, fmt.Sprintf("step %s: %s; the plan went on", st.Name, describe(w)))
+		}
+	}
+	for _, x := range s.Failures {
+		switch {
+		case s.Began.after(x.Pos):
+			if w := "an earlier attempt: " + x.Cause.Summary(); !slices.Contains(out, w) { // a run's end repeats its cause
+				out = append(out, w)
+			}
+		case x.Cause.Kind.Inferred() && f.cause != nil && !f.inferred, x.Cause.Kind.Inferred() && f.cause == nil:
+			out = append(out, fmt.Sprintf("was %s before the node was heard again", x.Cause.Summary()))
+		}
+	}
+	if !f.booted.zero() && !f.sealed {
+		out = append(out, "the installer's end was never reported: reports of it were lost")
+	}
+	for _, n := range s.Notes {
+		out = append(out, n.Text)
+	}
+	return out
+}
+
+func describe(s Step) string {
+	switch s.Outcome {
+	case proto.OutcomeFailed:
+		return fmt.Sprintf("exit status %d", s.Exit)
+	case proto.OutcomeSignal:
+		return s.Signal
+	}
+	return string(s.Outcome)
+}
+
+func (s *State) steps() []proto.StepInfo {
+	all := make([]Step, 0, len(s.Steps))
+	for _, st := range s.Steps {
+		all = append(all, st)
+	}
+	slices.SortFunc(all, func(a, b Step) int {
+		return cmp.Or(cmp.Compare(slices.Index(proto.Phases, a.Phase), slices.Index(proto.Phases, b.Phase)), a.Pos.Compare(b.Pos))
+	})
+	out := make([]proto.StepInfo, len(all))
+	for i, st := range all {
+		out[i] = proto.StepInfo{Name: st.Name, Phase: st.Phase, Try: st.Try, Outcome: st.Outcome, Exit: st.Exit, Signal: st.Signal,
+			DurationMS: st.DurationMS, At: st.Pos.At}
+	}
+	return out
+}
+
+func (s *State) skipped() string {
+	var names []string
+	for _, sk := range s.Skips {
+		if !slices.Contains(names, sk.Text) {
+			names = append(names, sk.Text)
+		}
+	}
+	return strings.Join(names, ",")
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proto
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// NodeSpec is what an operator says of a node: the body of POST and PATCH /v1/nodes, and what `node import` reads.
+type NodeSpec struct {
+	Name    string            `json:"name" yaml:"name"`
+	MACs    []string          `json:"macs,omitempty" yaml:"macs,omitempty"`
+	IP      string            `json:"ip,omitempty" yaml:"ip,omitempty"`
+	Serial  string            `json:"serial,omitempty" yaml:"serial,omitempty"`
+	Profile string            `json:"profile,omitempty" yaml:"profile,omitempty"`
+	Groups  []string          `json:"groups,omitempty" yaml:"groups,omitempty"`
+	Attrs   map[string]string `json:"attrs,omitempty" yaml:"attrs,omitempty"`
+}
+
+// Check normalises the MACs and says everything that is wrong, joined.
+func (n *NodeSpec) Check() error {
+	var errs []error
+	errs = append(errs, CheckNode(n.Name))
+	if len(n.MACs) == 0 {
+		errs = append(errs, fmt.Errorf("node %q has no MAC address: without one it is never recognised", n.Name))
+	}
+	seen := map[string]bool{}
+	for i, m := range n.MACs {
+		norm, err := NormalMAC(m)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case seen[norm]:
+			errs = append(errs, fmt.Errorf("MAC %s stands twice", norm))
+		default:
+			n.MACs[i] = norm
+			seen[norm] = true
+		}
+	}
+	if n.IP != "" {
+		if _, err := netip.ParseAddr(n.IP); err != nil {
+			errs = append(errs, fmt.Errorf("address %q: %w", n.IP, err))
+		}
+	}
+	if len(n.Serial) > 128 {
+		errs = append(errs, errors.New("serial is longer than 128 bytes"))
+	}
+	if n.Profile != "" {
+		errs = append(errs, CheckName("profile", n.Profile))
+	}
+	for _, g := range n.Groups {
+		errs = append(errs, CheckName("group", g))
+	}
+	for k, v := range n.Attrs {
+		errs = append(errs, CheckAttr(k, v))
+	}
+	return errors.Join(errs...)
+}
+
+// Node is what the collector knows of a node: GET /v1/nodes/{node} and the elements of GET /v1/status.
+type Node struct {
+	Schema     int        `json:"schema"`
+	Name       string     `json:"name"`
+	Status     Status     `json:"status"`
+	Waiting    bool       `json:"waiting"` // up, and can take retry, skip, release
+	Summary    string     `json:"summary"`
+	Stage      string     `json:"stage,omitempty"`
+	Step       string     `json:"step,omitempty"`
+	Install    string     `json:"install,omitempty"`
+	Ordinal    uint64     `json:"ordinal,omitempty"`
+	Attempt    int        `json:"attempt,omitempty"`
+	Label      string     `json:"label,omitempty"`
+	Since      time.Time  `json:"since,omitzero"`     // of this status
+	LastSeen   time.Time  `json:"last_seen,omitzero"` // last word of the node itself
+	Deadline   *Deadline  `json:"deadline,omitempty"`
+	Cause      *Cause     `json:"cause,omitempty"`
+	Warnings   []string   `json:"warnings,omitempty"`
+	BootAction BootAction `json:"boot_action"`
+	Contested  bool       `json:"contested,omitempty"`
+
+	MACs     []string          `json:"macs,omitempty"`
+	IP       string            `json:"ip,omitempty"`
+	Serial   string            `json:"serial,omitempty"`
+	Profile  string            `json:"profile,omitempty"`
+	Groups   []string          `json:"groups,omitempty"`
+	Attrs    map[string]string `json:"attrs,omitempty"`
+	Revision uint64            `json:"revision"`
+}
+
+// Deadline is the stage that a node must reach next, and by when.
+type Deadline struct {
+	Stage string    `json:"stage"`
+	At    time.Time `json:"at"`
+}
+
+// Cause is why an install failed: the first cause; what came after it is its consequence.
+type Cause struct {
+	Kind       CauseKind `json:"kind"`
+	Name       string    `json:"name,omitempty"` // of the step, or the stage
+	Phase      Phase     `json:"phase,omitempty"`
+	Exit       int       `json:"exit"`
+	Signal     string    `json:"signal,omitempty"`
+	DurationMS int64     `json:"duration_ms,omitempty"`
+	Try        int       `json:"try,omitempty"`
+	Message    string    `json:"message,omitempty"`
+	Tail       []string  `json:"tail,omitempty"`
+	Log        string    `json:"log,omitempty"`
+	Source     Source    `json:"source"`
+	Count      int       `json:"count,omitempty"` // attempts, for kind loop
+	At         time.Time `json:"at,omitzero"`
+}
+
+// Summary is the cause in the form failed(STEP=RC), failed(STEP=timeout), failed(KIND).
+func (c *Cause) Summary() string {
+	switch c.Kind {
+	case CauseStep:
+		return fmt.Sprintf("failed(%s=%d)", c.Name, c.Exit)
+	case CauseTimeout, CausePreflight:
+		return fmt.Sprintf("failed(%s=%s)", c.Name, c.Kind)
+	case CauseSignal:
+		return fmt.Sprintf("failed(%s=%s)", c.Name, c.Signal)
+	case CauseLoop:
+		return fmt.Sprintf("failed(loop=%d)", c.Count)
+	default:
+		return fmt.Sprintf("failed(%s)", c.Kind)
+	}
+}
+
+// InstallOrder is the body of POST /v1/nodes/{nodes}/install, where {nodes} is a node set.
+type InstallOrder struct {
+	Profile  string    `json:"profile,omitempty"` // the nodes' own if empty
+	Label    string    `json:"label,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Within   *Duration `json:"within,omitempty"`    // for a sign of life; 15m
+	NextBoot bool      `json:"next_boot,omitempty"` // no limit for it
+}
+
+// NodeOrder is the body of POST /v1/nodes/{nodes}/{verb} and of …/boot.
+type NodeOrder struct {
+	Step   string     `json:"step,omitempty"`
+	Action BootAction `json:"action,omitempty"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+// Install is one order to install one node: an element of GET /v1/nodes/{node}/installs.
+type Install struct {
+	Schema   int        `json:"schema"`
+	ID       string     `json:"id"`
+	Node     string     `json:"node"`
+	Ordinal  uint64     `json:"ordinal"`
+	Attempt  int        `json:"attempt"`
+	Profile  string     `json:"profile"`
+	Label    string     `json:"label,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Actor    string     `json:"actor,omitempty"`
+	Ordered  time.Time  `json:"ordered"`
+	Status   Status     `json:"status"`
+	Summary  string     `json:"summary"`
+	Cause    *Cause     `json:"cause,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+	Steps    []StepInfo `json:"steps,omitempty"`
+	Logs     []LogInfo  `json:"logs,omitempty"`
+}
+
+// StepInfo is how far a step of an install's plan has come. Outcome is empty while it runs, and Try is 0 before.
+type StepInfo struct {
+	Name       string    `json:"name"`
+	Phase      Phase     `json:"phase"`
+	Try        int       `json:"try,omitempty"`
+	Outcome    Outcome   `json:"outcome,omitempty"`
+	Exit       int       `json:"exit,omitempty"`
+	Signal     string    `json:"signal,omitempty"`
+	DurationMS int64     `json:"duration_ms,omitempty"`
+	At         time.Time `json:"at,omitzero"`
+}
+
+// LogInfo is one log of an install on the frontend.
+type LogInfo struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+}
+
+// NodeList is every answer that holds nodes.
+type NodeList struct {
+	Schema   int      `json:"schema"`
+	Revision uint64   `json:"revision"`
+	Warnings []string `json:"warnings,omitempty"` // of the frontend itself
+	Nodes    []Node   `json:"nodes"`
+}
+
+// EventList is GET /v1/nodes/{node}/installs/{id}/events: every event of the install, by time.
+type EventList struct {
+	Schema  int     `json:"schema"`
+	Install Install `json:"install"`
+	Events  []Event `json:"events"`
+}
