@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package prototest is the agent's collector in tests: a fake that speaks the agent's protocol over real HTTP and TLS,
+// keeps everything in memory, and goes wrong on demand; and a suite of protocol cases (Run) that the fake and the
+// real collector must both pass.
+//
+// It must never learn what the agent or the collector do beyond the protocol, and it imports neither.
+package prototest
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"provost/proto"
+)
+
+// Script is one step of an install's plan with the bytes of its script.
+type Script struct {
+	Step proto.Step
+	Body string
+}
+
+// Collector is the fake. Its methods may be called from several goroutines.
+type Collector struct {
+	Authority *Authority
+	JoinKey   string
+
+	t    testing.TB
+	addr string
+
+	mu       sync.Mutex
+	srv      *httptest.Server
+	nodes    map[string]*node
+	installs map[string]*install
+	tokens   map[string]string // token → install
+	files    map[string][]byte
+	fault    func(*http.Request) Fault
+	requests []string
+	ordinal  uint64
+}
+
+type node struct {
+	spec    proto.NodeSpec
+	install string // the one that is ordered; empty if none
+}
+
+type install struct {
+	id, node, claim string
+	ordinal         uint64
+	bound           string // kernel boot id
+	contested       bool
+	plan            *proto.SignedPlan
+	digests         []string
+	action          proto.BootAction
+	next            map[string]uint64 // of each journal
+	events          []proto.Event
+	beats           []proto.Heartbeat
+	hellos          []proto.Hello
+	orders          []proto.Order
+	logs            map[string][]byte
+}
+
+// New starts a fake collector on a free local port. It ends with the test.
+func New(t testing.TB) *Collector {
+	t.Helper()
+	c := &Collector{
+		Authority: NewAuthority(t), JoinKey: proto.NewSecret(), t: t, addr: "127.0.0.1:0",
+		nodes: map[string]*node{}, installs: map[string]*install{}, tokens: map[string]string{}, files: map[string][]byte{},
+	}
+	c.Start()
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// Start begins to listen; after a Stop on the same port as before, with everything that it knew.
+func (c *Collector) Start() {
+	l, err := net.Listen("tcp", c.addr)
+	for i := 0; err != nil && i < 50; i++ { // 5 s: the port may linger
+		time.Sleep(100 * time.Millisecond)
+		l, err = net.Listen("tcp", c.addr)
+	}
+	if err != nil {
+		c.t.Errorf("starting the fake collector: %v", err)
+		return
+	}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(c.serve), ErrorLog: log.New(io.Discard, "", 0)}}
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{c.Authority.server}}
+	srv.StartTLS()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addr = l.Addr().String()
+	c.srv = srv
+}
+
+// Stop refuses every connection from now on and cuts those that there are.
+func (c *Collector) Stop() {
+	c.mu.Lock()
+	srv := c.srv
+	c.srv = nil
+	c.mu.Unlock()
+	if srv != nil {
+		srv.Listener.Close()
+		srv.CloseClientConnections()
+		srv.Close()
+	}
+}
+
+// URL is where it listens, in the form of provost.url.
+func (c *Collector) URL() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return "https://" + c.addr
+}
+
+// Client is an HTTP client that trusts the fake.
+func (c *Collector) Client() *http.Client {
+	pool := x509.NewCertPool()
+	pool.AddCert(c.Authority.cert)
+	return &http.Client{
+		Timeout: 30 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			RootCAs: pool, ServerName: proto.ServerName, Time: func() time.Time { return c.Authority.cert.NotBefore },
+		}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// SetFault sets what happens to each request from now on; nil ends it. The hook runs on the request's goroutine.
+func (c *Collector) SetFault(f func(*http.Request) Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = f
+}
+
+// Define adds a node.
+func (c *Collector) Define(spec proto.NodeSpec) {
+	c.t.Helper()
+	if err := spec.Check(); err != nil {
+		c.t.Fatalf("defining a node: %v", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[spec.Name] = &node{spec: spec}
+}
+
+// Install orders a node's install with a plan of these steps, superseding an earlier one, and gives its id and claim.
+func (c *Collector) Install(name string, scripts []Script) (id, claim string) {
+	c.t.Helper()
+	return c.InstallPlan(name, scripts, nil)
+}
+
+// InstallPlan is Install with a chance to alter the plan before it is signed.
+func (c *Collector) InstallPlan(name string, scripts []Script, alter func(*proto.Plan)) (id, claim string) {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.nodes[name]
+	if n == nil {
+		c.t.Fatalf("installing %s: no such node", name)
+	}
+	c.ordinal++
+	in := &install{
+		id: proto.NewID(time.Now()), node: name, claim: proto.NewSecret(), ordinal: c.ordinal, action: proto.BootInstall,
+		next: map[string]uint64{}, logs: map[string][]byte{},
+	}
+	c.setPlan(in, 1, scripts, alter)
+	c.installs[in.id] = in
+	n.install = in.id
+	return in.id, in.claim
+}
+
+// setPlan needs the lock.
+func (c *Collector) setPlan(in *install, revision int, scripts []Script, alter func(*proto.Plan)) {
+	now := time.Now().UTC()
+	p := &proto.Plan{
+		Schema: proto.Schema, Node: in.node, Install: in.id, Revision: revision, Issued: now, Expires: now.Add(proto.PlanLife),
+		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(time.Minute), SealWait: proto.Duration(10 * time.Second),
+	}
+	for _, s := range scripts {
+		st := s.Step
+		st.Digest, st.Size = proto.Digest([]byte(s.Body)), int64(len(s.Body))
+		c.files[st.Digest] = []byte(s.Body)
+		in.digests = append(in.digests, st.Digest)
+		p.Steps = append(p.Steps, st)
+	}
+	if alter != nil {
+		alter(p)
+	}
+	in.plan = c.Authority.Sign(c.t, p)
+}
+
+// End takes a node's order back: it is installed, or was given up.
+func (c *Collector) End(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[name].install = ""
+}
+
+// SetPlan replaces the signed plan that hello gives out, as it is: for plans that must be refused.
+func (c *Collector) SetPlan(id string, p *proto.SignedPlan) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.installs[id].plan = p
+}
+
+// SetFile replaces what is served under a digest.
+func (c *Collector) SetFile(digest string, body []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files[digest] = body
+}
+
+// Plan is the signed plan of an install.
+func (c *Collector) Plan(id string) *proto.SignedPlan {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.installs[id].plan
+}
+
+// Order gives an install an order, which each heartbeat's answer carries until the journal acknowledges it. With
+// scripts it brings a new plan made of them.
+func (c *Collector) Order(id string, verb proto.Verb, step string, scripts []Script) proto.Order {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := c.installs[id]
+	o := proto.Order{ID: proto.NewID(time.Now()), Verb: verb, Step: step, Actor: "test", Reason: "because"}
+	if scripts != nil {
+		c.setPlan(in, 2, scripts, nil)
+		o.Plan = in.plan
+	}
+	in.orders = append(in.orders, o)
+	return o
+}
+
+// Events lists the agent's events of an install, in the order in which they were taken.
+func (c *Collector) Events(id string) []proto.Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.installs[id].events)
+}
+
+// Log is what came of a log.
+func (c *Collector) Log(id, name string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.installs[id].logs[name])
+}
+
+// Heartbeats lists the heartbeats of an install.
+func (c *Collector) Heartbeats(id string) []proto.Heartbeat {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.installs[id].beats)
+}
+
+// Hellos lists the hellos of an install that were answered well.
+func (c *Collector) Hellos(id string) []proto.Hello {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.installs[id].hellos)
+}
+
+// Contested reports whether a second machine showed the install's claim.
+func (c *Collector) Contested(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.installs[id].contested
+}
+
+// Requests lists every request that got as far as HTTP, as "METHOD /path".
+func (c *Collector) Requests() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.requests)
+}
+
+// WaitEvents waits until the install has an event that is wanted, at most for the time given, and returns all.
+func (c *Collector) WaitEvents(id string, limit time.Duration, want func(proto.Event) bool) []proto.Event {
+	c.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		events := c.Events(id)
+		if slices.ContainsFunc(events, want) {
+			return events
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the event did not come in %s; there are:\n%s", limit, Describe(events))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Describe writes events one per line, for messages of failed tests.
+func Describe(events []proto.Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&b, "%4d %-11s", e.Seq, e.Kind)
+		for _, s := range []string{string(e.Phase), e.Step, e.Stage, string(e.Outcome), string(e.Cause), e.Message} {
+			if s != "" {
+				fmt.Fprintf(&b, " %s", s)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
