@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"provost/proto"
+)
+
+// Server is the PROVOST_SERVER that reaches this site's collector.
+func (l *Lab) Server() string { return "unix://" + l.path("data", "provostd.sock") }
+
+// StartCollector starts provostd and waits, 30 s at most, until it answers. It may be called
+// again after KillCollector: addresses and data are the same.
+func (l *Lab) StartCollector(ctx context.Context) error {
+	p, err := start(l.path("provostd.log"), l.bin("provostd"), "serve", "--config", l.path("provostd.yaml"))
+	if err != nil {
+		return fmt.Errorf("starting provostd: %w", err)
+	}
+	l.collector = p
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		_, err := l.Provost(ctx, "status")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("starting provostd: it ended at once: %w; its log is %s", p.err, l.path("provostd.log"))
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for provostd to answer: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// KillCollector kills provostd as a crash would.
+func (l *Lab) KillCollector() { l.collector.kill() }
+
+// Provost runs the operator's command, 30 s at most, and returns what it prints. A non-zero
+// exit is an error that is *exec.ExitError; status exits 1 when a node has failed.
+func (l *Lab) Provost(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var stdout bytes.Buffer
+	var stderr tailBuffer
+	cmd := exec.CommandContext(ctx, l.bin("provost"), args...)
+	cmd.Env = append(os.Environ(), "PROVOST_SERVER="+l.Server())
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("running provost %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// provostJSON reads one of provost's documents. Its exit status says how the nodes are, so a
+// document counts whatever the status is.
+func (l *Lab) provostJSON(ctx context.Context, doc any, args ...string) error {
+	out, err := l.Provost(ctx, append(args, "-o", "json")...)
+	if json.Unmarshal([]byte(out), doc) == nil {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("running provost %s: no JSON in %q", strings.Join(args, " "), out)
+	}
+	return err
+}
+
+// Status asks for the nodes of a node set.
+func (l *Lab) Status(ctx context.Context, nodes string) ([]proto.Node, error) {
+	var list proto.NodeList
+	err := l.provostJSON(ctx, &list, "status", nodes)
+	return list.Nodes, err
+}
+
+// process is a program in the background. It ends with this one.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // valid after done
+}
+
+// start appends the program's output to the file log.
+func start(log, name string, args ...string) (*process, error) {
+	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = f, f
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// The kernel sends Pdeathsig when the starting thread ends: keep it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.done)
+		}
+	}()
+	return p, <-started
+}
+
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.done // SIGKILL cannot be held up
+}
+
+// tailBuffer keeps the end of what is written to it, for error messages.
+type tailBuffer struct{ b []byte }
+
+func (t *tailBuffer) Write(p []byte) (int, error) {
+	const keep = 2000
+	t.b = append(t.b, p...)
+	t.b = t.b[max(0, len(t.b)-keep):]
+	return len(p), nil
+}
+
+func (t *tailBuffer) String() string { return strings.TrimSpace(string(t.b)) }

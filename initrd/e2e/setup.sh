@@ -1,0 +1,53 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# setup.sh [test|check]: installs the Debian packages that the tests and the demo need, or
+# those of the lint. Says nothing and touches no network when all of them are there. Without
+# root or "sudo -n" it prints the one command to type and exits 69 (EX_UNAVAILABLE).
+set -eu
+
+case ${1-test} in
+test)
+	# qemu-system-x86, ipxe-qemu   the machines and their PXE firmware
+	# e2fsprogs, fdisk             mkfs.ext4 and sfdisk for the fast installer, debugfs
+	# extlinux, syslinux-common    boot loader and MBR of the installed disk
+	# mmdebstrap, busybox-static, cpio, kmod, zstd   building the fast installer
+	# gcc, libc6-dev               the race detector
+	packages='qemu-system-x86 ipxe-qemu e2fsprogs fdisk extlinux syslinux-common
+		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev'
+	;;
+check) packages=shellcheck ;;
+*)
+	echo 'usage: setup.sh [test|check]' >&2
+	exit 64
+	;;
+esac
+
+missing=
+for p in $packages; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) || status=none
+	[ "$status" = installed ] || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+command="apt-get update && apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" = 0 ]; then
+	as_root=
+elif sudo -n true 2>/dev/null; then
+	as_root='sudo -n'
+else
+	echo "setup.sh: as root, type: $command" >&2
+	exit 69
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# 5 minutes for the lists, 15 for the packages: about 60 MB, and some mirrors are far away.
+# shellcheck disable=SC2086 # both are lists of words
+if ! { timeout 300 $as_root apt-get -q update &&
+	timeout 900 $as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get -q install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null; then
+	tail -n 20 "$log" >&2
+	echo "setup.sh: this did not work: $command" >&2
+	exit 69
+fi

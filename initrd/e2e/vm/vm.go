@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vm runs real machines for the tests and the demo: QEMU without acceleration by the
+// host, booting over the network first and from a raw disk file second.
+//
+// A guest's reboot ends its QEMU, and the next boot is a new Start on the same disk: under
+// emulation a warm reset costs 20 s more than that. Nothing here writes to a disk file of
+// a stopped machine.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Config is one machine. Name, MAC, Disk and Dir are required.
+type Config struct {
+	Name    string // names the console file, Dir/Name.console, which Start appends to
+	MAC     string
+	Disk    string // raw file, see NewDisk
+	BootURL string // what DHCP hands to the PXE firmware; empty: boots from the disk only
+	Memory  string // QEMU's -m; empty means 1G
+	Dir     string // existing directory for the console file
+}
+
+// VM is a started machine. Its methods may be called from any goroutine.
+type VM struct {
+	cmd     *exec.Cmd
+	console *console
+	stderr  bytes.Buffer
+	tmp     string        // holds the monitor's socket, whose path must stay under 108 bytes
+	done    chan struct{} // closed when QEMU has ended and been waited for
+	err     error         // how QEMU ended; valid after done
+}
+
+// Start starts the machine. It is killed when ctx ends, and when this process dies.
+func Start(ctx context.Context, c Config) (*VM, error) {
+	tmp, err := os.MkdirTemp("", "vm-")
+	if err != nil {
+		return nil, fmt.Errorf("making the monitor's directory: %w", err)
+	}
+	con, err := openConsole(filepath.Join(c.Dir, c.Name+".console"))
+	if err != nil {
+		os.RemoveAll(tmp)
+		return nil, err
+	}
+	v := &VM{console: con, tmp: tmp, done: make(chan struct{})}
+	v.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", arguments(c, v.monitor())...)
+	v.cmd.Stdout = con
+	v.cmd.Stderr = &v.stderr
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+
+	started := make(chan error)
+	go func() {
+		// The kernel sends Pdeathsig when the starting thread ends: keep it until QEMU has ended.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := v.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		if err := v.cmd.Wait(); err != nil {
+			v.err = fmt.Errorf("running qemu: %w: %s", err, bytes.TrimSpace(v.stderr.Bytes()))
+		}
+		con.close()
+		os.RemoveAll(tmp)
+		close(v.done)
+	}()
+	if err := <-started; err != nil {
+		con.close()
+		os.RemoveAll(tmp)
+		return nil, fmt.Errorf("starting qemu: %w", err)
+	}
+	return v, nil
+}
+
+func arguments(c Config, monitor string) []string {
+	memory := c.Memory
+	if memory == "" {
+		memory = "1G"
+	}
+	netdev, nic := "user,id=n0", "virtio-net-pci,netdev=n0,mac="+c.MAC
+	if c.BootURL != "" {
+		netdev += ",bootfile=" + c.BootURL
+		nic += ",bootindex=1"
+	} else {
+		nic += ",romfile="
+	}
+	return []string{
+		"-name", c.Name, "-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
+		"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
+		"-serial", "stdio", "-monitor", "unix:" + monitor + ",server=on,wait=off",
+		"-drive", "file=" + c.Disk + ",if=none,id=d0,format=raw,cache=unsafe,discard=unmap",
+		"-device", "virtio-blk-pci,drive=d0,bootindex=2", "-device", "virtio-rng-pci",
+		"-netdev", netdev, "-device", nic,
+	}
+}
+
+// Kill cuts the power: what the guest had not yet written to its disk is lost.
+func (v *VM) Kill() {
+	v.cmd.Process.Kill()
+	<-v.done // SIGKILL cannot be held up
+}
+
+// PowerOff presses the power button and waits for the guest to go down.
+func (v *VM) PowerOff(ctx context.Context) error {
+	if err := v.command("system_powerdown"); err != nil {
+		return err
+	}
+	return v.Wait(ctx)
+}
+
+// Wait waits until the guest has rebooted or powered off, or was killed; the latter is an error.
+func (v *VM) Wait(ctx context.Context) error {
+	select {
+	case <-v.done:
+		return v.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the machine to go down: %w; its console ends: %s", ctx.Err(), v.console.tail())
+	}
+}
+
+// WaitConsole returns the first line of the console that matches, from this start of the machine on.
+func (v *VM) WaitConsole(ctx context.Context, re *regexp.Regexp) (string, error) {
+	for {
+		line, more, ok := v.console.find(re)
+		if ok {
+			return line, nil
+		}
+		var cause error
+		select {
+		case <-more:
+			continue
+		case <-v.done:
+			if line, _, ok := v.console.find(re); ok {
+				return line, nil
+			}
+			cause = errors.Join(errors.New("the machine went down"), v.err)
+		case <-ctx.Done():
+			cause = ctx.Err()
+		}
+		return "", fmt.Errorf("waiting for %q: %w; the console ends: %s", re, cause, v.console.tail())
+	}
+}
+
+// Console returns what the machine has printed so far, a line each, without terminal controls.
+func (v *VM) Console() string { return v.console.text() }
+
+// SetLink plugs the network cable in or pulls it out.
+func (v *VM) SetLink(up bool) error {
+	if up {
+		return v.command("set_link n0 on")
+	}
+	return v.command("set_link n0 off")
+}
+
+func (v *VM) monitor() string { return filepath.Join(v.tmp, "monitor") }
+
+// command gives one command to QEMU's monitor and waits, 10 s at most, until it is carried out.
+func (v *VM) command(line string) error {
+	const limit = 10 * time.Second
+	c, err := net.DialTimeout("unix", v.monitor(), limit)
+	if err != nil {
+		return fmt.Errorf("reaching the monitor: %w", err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(limit))
+	if _, err := readPrompt(c); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(c, line); err != nil {
+		return fmt.Errorf("writing to the monitor: %w", err)
+	}
+	answer, err := readPrompt(c)
+	if err != nil {
+		return err
+	}
+	if _, complaint, ok := strings.Cut(answer, "Error: "); ok {
+		return fmt.Errorf("monitor command %q: %s", line, strings.TrimSpace(complaint))
+	}
+	return nil
+}
+
+// readPrompt reads up to the next prompt. A greeting or an answer always ends with one.
+func readPrompt(c net.Conn) (string, error) {
+	var got []byte
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		got = append(got, buf[:n]...)
+		if bytes.HasSuffix(got, []byte("(qemu) ")) {
+			return string(got), nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading from the monitor: %w", err)
+		}
+	}
+}
