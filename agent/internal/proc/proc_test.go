@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"provost/agent/internal/proc"
+	"provost/proto"
+)
+
+func TestMain(m *testing.M) {
+	if err := proc.BecomeSubreaper(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// processes reads /proc, as package host does it for the agent.
+func processes() ([]proc.Process, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var out []proc.Process
+	for _, d := range dirs {
+		b, err := os.ReadFile(filepath.Join(d, "stat"))
+		if err != nil {
+			continue
+		}
+		s := string(b)
+		open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+		f := strings.Fields(s[end+1:])
+		p := proc.Process{Name: s[open+1 : end], State: f[0][0]}
+		p.PID, _ = strconv.Atoi(filepath.Base(d))
+		p.PPID, _ = strconv.Atoi(f[1])
+		p.Session, _ = strconv.Atoi(f[3])
+		p.Start, _ = strconv.ParseUint(f[19], 10, 64)
+		args, _ := os.ReadFile(filepath.Join(d, "cmdline"))
+		p.Args = string(bytes.TrimRight(bytes.ReplaceAll(args, []byte{0}, []byte{' '}), " "))
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// cgroups gives a directory of a cgroup v2 hierarchy where groups can be made, or "".
+func cgroups(t *testing.T) string {
+	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(top, "cgroup.procs")); err != nil {
+			continue
+		}
+		if dir, err := os.MkdirTemp(top, "provost-test-"); err == nil {
+			if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+				t.Cleanup(func() {
+					if err := os.Remove(dir); err != nil {
+						t.Errorf("a step's cgroup was left: %v", err)
+					}
+				})
+				return dir
+			}
+			os.Remove(dir)
+		}
+	}
+	return ""
+}
+
+func spec(name string) proc.Spec {
+	path, err := filepath.Abs(filepath.Join("testdata", name))
+	if err != nil {
+		panic(err)
+	}
+	return proc.Spec{Name: name, Path: path, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 20 * time.Second,
+		Grace: 300 * time.Millisecond, Processes: processes}
+}
+
+var stamp = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z `)
+
+// ways runs a test with cgroup v2 and without.
+func ways(t *testing.T, f func(t *testing.T, with func(proc.Spec) proc.Spec)) {
+	t.Run("session", func(t *testing.T) { f(t, func(s proc.Spec) proc.Spec { return s }) })
+	t.Run("cgroup", func(t *testing.T) {
+		dir := cgroups(t)
+		if dir == "" {
+			t.Skip("no cgroup v2 hierarchy can be written here")
+		}
+		f(t, func(s proc.Spec) proc.Spec { s.Cgroup = dir; return s })
+	})
+}
+
+// TestNasty runs every script that does what scripts should not do. Nothing of it may be left afterwards.
+func TestNasty(t *testing.T) {
+	ways(t, func(t *testing.T, with func(proc.Spec) proc.Spec) {
+		for _, tt := range []struct {
+			script  string
+			timeout time.Duration
+			want    proc.Result // Tail, Stragglers and Duration are compared apart
+			tail    []string
+			left    []string // names of what was left behind
+			most    time.Duration
+		}{
+			{script: "ok", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"out", "err", "last line"}, most: time.Second},
+			{script: "exit3", want: proc.Result{Outcome: proto.OutcomeFailed, Exit: 3, Message: "going to fail"}, tail: []string{"going to fail"}},
+			{script: "daemon-keeps-stdout", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"started"}, left: []string{"sleep"}, most: 2 * time.Second},
+			{script: "double-fork", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"forked"}, left: []string{"sleep"}, most: 2 * time.Second},
+			{script: "ignores-term", timeout: 400 * time.Millisecond, tail: []string{"deaf"}, most: 2 * time.Second,
+				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGKILL", Message: "not done after 400ms: ended by the agent"}},
+			{script: "traps-term", timeout: 400 * time.Millisecond, tail: []string{"waiting", "Terminated", "cleaned up"}, most: 2 * time.Second,
+				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGTERM", Message: "not done after 400ms: ended by the agent"}},
+			{script: "stops-itself", timeout: 400 * time.Millisecond, tail: []string{"stopping"}, most: 2 * time.Second,
+				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGTERM", Message: "not done after 400ms: ended by the agent"}},
+			{script: "fork-tree", timeout: 400 * time.Millisecond, tail: []string{"tree"}, most: 2 * time.Second,
+				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGKILL", Message: "not done after 400ms: ended by the agent"}},
+			{script: "setsid-leader", timeout: 400 * time.Millisecond, tail: []string{"inner"}, most: 2 * time.Second,
+				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGKILL", Message: "not done after 400ms: ended by the agent"}},
+			{script: "garbage", want: proc.Result{Outcome: proto.OutcomeFailed, Exit: 1, Message: "no newline at the end"},
+				tail: []string{"after", "no newline at the end"}},
+			{script: "closes-stdout", want: proc.Result{Outcome: proto.OutcomeFailed, Exit: 7, Message: "before"}, tail: []string{"before"}},
+			{script: "kills-itself", want: proc.Result{Outcome: proto.OutcomeSignal, Signal: "SIGKILL", Message: "dying"}, tail: []string{"dying"}},
+			{script: "segv", want: proc.Result{Outcome: proto.OutcomeSignal, Signal: "SIGSEGV", Message: "ended by SIGSEGV that did not come from the agent"}},
+			{script: "reads-stdin", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"no answer"}},
+			{script: "tee", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"through tee", "late"}},
+			{script: "pipeline-hides", want: proc.Result{Outcome: proto.OutcomeOK}},
+		} {
+			t.Run(tt.script, func(t *testing.T) {
+				s := with(spec(tt.script))
+				if tt.timeout != 0 {
+					s.Timeout = tt.timeout
+				}
+				begin := time.Now()
+				got := proc.Run(t.Context(), s)
+				took := time.Since(begin)
+				if tt.most != 0 && took > tt.most+2*time.Second { // two seconds for a busy machine
+					t.Errorf("took %s, at most %s was expected", took, tt.most)
+				}
+				if d := cmp.Diff(tt.tail, got.Tail); d != "" {
+					t.Errorf("tail (-want +got):\n%s", d)
+				}
+				var left []string
+				for _, p := range got.Stragglers {
+					left = append(left, p.Name)
+					if !p.Killed {
+						t.Errorf("%v was not killed", p)
+					}
+				}
+				if d := cmp.Diff(tt.left, left); d != "" {
+					t.Errorf("left behind (-want +got):\n%s", d)
+				}
+				got.Tail, got.Stragglers, got.Duration = nil, nil, 0
+				if d := cmp.Diff(tt.want, got); d != "" {
+					t.Errorf("result (-want +got):\n%s", d)
+				}
+				noneLeft(t)
+			})
+		}
+	})
+}
+
+// noneLeft fails when this process has children that are not its own, alive or as zombies.
+func noneLeft(t *testing.T) {
+	t.Helper()
+	all, err := processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		if p.PPID == os.Getpid() {
+			t.Errorf("process %d (%s, %c) is left", p.PID, p.Args, p.State)
+			syscall.Kill(p.PID, syscall.SIGKILL)
+		}
+	}
+}
+
+func TestForkLoop(t *testing.T) {
+	ways(t, func(t *testing.T, with func(proc.Spec) proc.Spec) {
+		got := proc.Run(t.Context(), with(spec("fork-loop")))
+		if got.Outcome != proto.OutcomeOK || len(got.Stragglers) == 0 {
+			t.Errorf("Run(fork-loop) = %s with %d stragglers, want ok with some", got.Outcome, len(got.Stragglers))
+		}
+		noneLeft(t)
+	})
+}
+
+func TestDeletesItself(t *testing.T) {
+	s := spec("deletes-itself")
+	b, err := os.ReadFile(s.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Path = filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(s.Path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomeOK {
+		t.Errorf("Run(deletes-itself) = %+v, want ok", got)
+	}
+}
+
+func TestLogHasStampsInOrder(t *testing.T) {
+	var log bytes.Buffer
+	s := spec("ok")
+	s.Output = &log
+	proc.Run(t.Context(), s)
+	if n := len(stamp.FindAllString(log.String(), -1)); n != 3 {
+		t.Errorf("%d lines have a time in front, want 3:\n%s", n, log.String())
+	}
+	if got, want := stamp.ReplaceAllString(log.String(), ""), "out\nerr\nlast line\n"; got != want {
+		t.Errorf("log = %q, want %q", got, want)
+	}
+}
+
+func TestLogKeepsEveryByte(t *testing.T) {
+	var log bytes.Buffer
+	s := spec("garbage")
+	s.Output = &log
+	proc.Run(t.Context(), s)
+	want := "nul:\x00 utf:\xff\xfe\xc3( esc:\x1b[31m cr\rafter\nno newline at the end"
+	if got := stamp.ReplaceAllString(log.String(), ""); got != want {
+		t.Errorf("log = %q, want %q", got, want)
+	}
+}
+
+// hung is a sink that never takes anything.
+type hung struct{ release chan struct{} }
+
+func (h hung) Write(p []byte) (int, error) { <-h.release; return len(p), nil }
+
+func TestHungSinkHarmsNothing(t *testing.T) {
+	h := hung{make(chan struct{})}
+	defer close(h.release)
+	s := spec("flood")
+	s.Output = h
+	got := proc.Run(t.Context(), s)
+	if got.Outcome != proto.OutcomeOK || got.Lost < 40_000_000 {
+		t.Errorf("Run with a hung sink = %s, %d bytes lost; want ok and nearly all", got.Outcome, got.Lost)
+	}
+	if d := cmp.Diff("end of flood", got.Tail[len(got.Tail)-1]); d != "" {
+		t.Errorf("tail (-want +got):\n%s", d)
+	}
+}
+
+// brokenSink fails as a full disk does.
+type brokenSink struct{}
+
+func (brokenSink) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestFullDiskHarmsNothing(t *testing.T) {
+	s := spec("ok")
+	s.Output = brokenSink{}
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomeOK {
+		t.Errorf("Run with a full disk = %+v, want ok", got)
+	}
+}
+
+func TestContext(t *testing.T) {
+	for _, tt := range []struct {
+		cause error
+		want  proto.Outcome
+	}{{proc.ErrAbort, proto.OutcomeAborted}, {errors.New("shutting down"), proto.OutcomeInterrupted}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(200*time.Millisecond, func() { cancel(tt.cause) })
+		if got := proc.Run(ctx, spec("ignores-term")); got.Outcome != tt.want || got.Signal != "SIGKILL" {
+			t.Errorf("Run cancelled with %v = %s by %s, want %s by SIGKILL", tt.cause, got.Outcome, got.Signal, tt.want)
+		}
+		noneLeft(t)
+	}
+}
+
+func TestSuccessCodes(t *testing.T) {
+	s := spec("exit3")
+	s.SuccessCodes = []int{0, 3}
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomeOK || got.Exit != 3 {
+		t.Errorf("Run(exit3) with success code 3 = %s, exit %d, want ok, 3", got.Outcome, got.Exit)
+	}
+}
+
+func TestLeaveRunning(t *testing.T) {
+	ways(t, func(t *testing.T, with func(proc.Spec) proc.Spec) {
+		f, err := os.OpenFile(filepath.Join(t.TempDir(), "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fmt.Fprintln(f, "from before")
+		s := with(spec("leave-running"))
+		s.LeaveRunning, s.OutputFile = true, f
+		got := proc.Run(t.Context(), s)
+		if got.Outcome != proto.OutcomeOK || len(got.Stragglers) == 0 || got.Stragglers[0].Killed {
+			t.Fatalf("Run(leave-running) = %s, %v, want ok and a survivor", got.Outcome, got.Stragglers)
+		}
+		if d := cmp.Diff([]string{"leaving one"}, got.Tail); d != "" {
+			t.Errorf("tail (-want +got):\n%s", d)
+		}
+		// The next step does not take the survivor for its own.
+		if next := proc.Run(t.Context(), with(spec("ok"))); len(next.Stragglers) != 0 {
+			t.Errorf("the next step has stragglers %v", next.Stragglers)
+		}
+		deadline := time.Now().Add(5 * time.Second)
+		for {
+			b, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(b), "from the survivor") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the survivor's output is not in the log: %q", b)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		for _, p := range got.Stragglers {
+			syscall.Kill(p.PID, syscall.SIGKILL)
+		}
+		// Its children too, then the zombies; the next run would collect them.
+		all, _ := processes()
+		for _, p := range all {
+			if strings.HasPrefix(p.Args, "sleep 5") {
+				syscall.Kill(p.PID, syscall.SIGKILL)
+			}
+		}
+		for range 100 {
+			if pid, _ := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+		if s.Cgroup != "" {
+			left, _ := filepath.Glob(filepath.Join(s.Cgroup, "*", "cgroup.procs"))
+			for _, l := range left {
+				os.Remove(filepath.Dir(l))
+			}
+		}
+	})
+}
+
+func TestPreflight(t *testing.T) {
+	for _, tt := range []struct{ script, want string }{
+		{"missing", "is not there"},
+		{"crlf", "DOS line ends"},
+		{"bom", "byte order mark"},
+		{"no-shebang", "has no #! line: begin it with #!/bin/sh"},
+		{"not-executable", "is not executable: chmod +x it"},
+		{"no-interpreter", "needs /no/such/interpreter: /no/such/interpreter is not there"},
+		{"no-env", "needs no-such-language, which is not in the PATH"},
+		{"relative", "names no interpreter by its absolute path"},
+		{"empty", "is empty"},
+		{".", "is no file"},
+	} {
+		s := spec(tt.script)
+		s.Started = func(int, string) { t.Errorf("%s was started", tt.script) }
+		got := proc.Run(t.Context(), s)
+		if got.Outcome != proto.OutcomePreflight || !strings.Contains(got.Message, tt.want) {
+			t.Errorf("Run(%s) = %s %q, want preflight with %q", tt.script, got.Outcome, got.Message, tt.want)
+		}
+	}
+	s := spec("ok")
+	s.Digest = strings.Repeat("0", 64)
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomePreflight || !strings.Contains(got.Message, "not what the plan says") {
+		t.Errorf("Run with a wrong digest = %s %q", got.Outcome, got.Message)
+	}
+	s = spec("ok")
+	b, err := os.ReadFile(s.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Digest = proto.Digest(b)
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomeOK {
+		t.Errorf("Run with the right digest = %s %q", got.Outcome, got.Message)
+	}
+	s.Timeout = 0
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomePreflight {
+		t.Errorf("Run without a timeout = %s, want preflight", got.Outcome)
+	}
+}
+
+// TestPreflightInRoot: what counts is what is inside the root, also behind links that are absolute there.
+func TestPreflightInRoot(t *testing.T) {
+	root := t.TempDir()
+	put := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("step", "#!/bin/sh\n", 0o755)
+	s := spec("ok")
+	s.Root, s.Path = root, "/step"
+	check := func(want string) {
+		t.Helper()
+		err := proc.Preflight(s)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("Preflight = %v, want %q", err, want)
+		}
+	}
+	check("/step needs /bin/sh: /bin/sh is not there in " + root)
+
+	sh, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("usr/real/sh", string(sh), 0o755)
+	for link, to := range map[string]string{"bin": "/usr/bin", "usr/bin/sh": "/alt/sh", "alt": "../../usr/real"} {
+		path := filepath.Join(root, link)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		if err := os.Symlink(to, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("needs the loader") // /bin/sh of this machine is linked dynamically
+	s.Dir = "/nowhere"
+	check("working directory /nowhere is not there in " + root)
+	s.Dir = ""
+	for _, l := range []string{"/loop1", "/loop2"} {
+		other := map[string]string{"/loop1": "/loop2", "/loop2": "/loop1"}[l]
+		if err := os.Symlink(other, filepath.Join(root, l)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Path = "/loop1"
+	check("too many levels of symbolic links")
+	s.Root = filepath.Join(root, "nothing")
+	check("is no directory: is the target mounted there?")
+}
+
+// TestChroot needs root and a static program for a root: the test's own binary is one when cgo is off.
+func TestChroot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("changing root needs root")
+	}
+	box, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("no busybox here, which would be the root's only program")
+	}
+	root := t.TempDir()
+	for name, b := range map[string][]byte{"bin/busybox": box, "steps/s": []byte("#!/bin/sh\necho \"root has $(echo /*)\"\nexit 5\n")} {
+		path := filepath.Join(root, name)
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		if err := os.WriteFile(path, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("busybox", filepath.Join(root, "bin/sh")); err != nil {
+		t.Fatal(err)
+	}
+	s := spec("ok")
+	s.Root, s.Path = root, "/steps/s"
+	got := proc.Run(t.Context(), s)
+	if got.Outcome == proto.OutcomePreflight && strings.Contains(got.Message, "loader") {
+		t.Skip("this busybox is linked dynamically")
+	}
+	if d := cmp.Diff([]string{"root has /bin /steps"}, got.Tail); d != "" || got.Exit != 5 {
+		t.Errorf("exit %d, %s, tail (-want +got):\n%s", got.Exit, got.Message, d)
+	}
+}
+
+func TestNoexec(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOEXEC, "size=64k"); err != nil {
+		t.Skip("no tmpfs can be mounted here: ", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, 0) })
+	s := spec("ok")
+	s.Path = filepath.Join(dir, "s")
+	if err := os.WriteFile(s.Path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomePreflight || !strings.Contains(got.Message, "mounted noexec") {
+		t.Errorf("Run on a noexec mount = %s %q", got.Outcome, got.Message)
+	}
+}
+
+// TestWithoutHelp: neither cgroup nor a list of processes; the process group is all that is left, and still nothing hangs.
+func TestWithoutHelp(t *testing.T) {
+	s := spec("daemon-keeps-stdout")
+	s.Processes = nil
+	begin := time.Now()
+	if got := proc.Run(t.Context(), s); got.Outcome != proto.OutcomeOK || len(got.Stragglers) != 1 {
+		t.Errorf("Run = %s, %v, want ok and one straggler", got.Outcome, got.Stragglers)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	noneLeft(t)
+}
+
+func TestEndLeftover(t *testing.T) {
+	var mu sync.Mutex
+	var pid int
+	s := spec("fork-tree")
+	s.Started = func(p int, _ string) { mu.Lock(); pid = p; mu.Unlock() }
+	done := make(chan proc.Result, 1)
+	go func() { done <- proc.Run(context.Background(), s) }()
+	var start uint64
+	for n := 0; n < 200; n++ {
+		time.Sleep(20 * time.Millisecond)
+		mu.Lock()
+		leader := pid
+		mu.Unlock()
+		all, err := processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := 0
+		for _, p := range all {
+			if p.PID == leader {
+				start = p.Start
+			}
+			if p.Session == leader && leader != 0 {
+				here++
+			}
+		}
+		if here >= 13 {
+			break
+		}
+	}
+	if left := proc.EndLeftover("", pid, start+1, processes); left != nil {
+		t.Fatalf("EndLeftover of another process's number killed %v", left)
+	}
+	if left := proc.EndLeftover("", pid, start, processes); len(left) < 13 {
+		t.Errorf("EndLeftover killed %d processes, want 13: %v", len(left), left)
+	}
+	if got := <-done; got.Outcome != proto.OutcomeSignal {
+		t.Errorf("the step ended %s, want signal", got.Outcome)
+	}
+}
