@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package run
+
+import (
+	"provost/agent/internal/journal"
+	"provost/proto"
+)
+
+// history is what the journal says of the steps: it is the marker of what was started and what succeeded. step-start is
+// on disk before a step starts, step-end after it ended, so a start without an end is a crash in the middle.
+type history struct {
+	boot   string // this one
+	steps  map[string]past
+	orders map[string]bool // ids that were carried out
+}
+
+// past is what is known of one step of one phase.
+type past struct {
+	tries   int           // started so far
+	open    bool          // started, and its end is not known
+	boot    string        // of the last start
+	outcome proto.Outcome // of the last end
+	ended   string        // boot of the last end
+	warned  bool          // it failed, and the plan goes on after it
+	again   bool          // ordered to run again, whatever was
+}
+
+func key(p proto.Phase, step string) string { return string(p) + "/" + step }
+
+// readHistory reads the journals of the directory: of this install, in this and in earlier boots.
+func readHistory(j *journal.Journal, install, boot string) (*history, error) {
+	h := &history{boot: boot, steps: map[string]past{}, orders: map[string]bool{}}
+	for r, err := range j.Events() {
+		if err != nil {
+			return nil, err
+		}
+		if r.Event.Install == install {
+			h.apply(r.Event)
+		}
+	}
+	return h, nil
+}
+
+func (h *history) apply(e proto.Event) {
+	k := key(e.Phase, e.Step)
+	switch e.Kind {
+	case proto.KindStepStart:
+		p := h.steps[k]
+		p.tries, p.open, p.boot, p.again = max(p.tries, e.Try), true, e.Boot, false
+		h.steps[k] = p
+	case proto.KindStepEnd:
+		p := h.steps[k]
+		p.open, p.outcome, p.warned, p.ended = false, e.Outcome, e.Warning, e.Boot
+		p.tries = max(p.tries, e.Try)
+		p.again = p.again && !e.Outcome.Good()
+		h.steps[k] = p
+	case proto.KindOrder:
+		if e.OrderID != "" {
+			h.orders[e.OrderID] = true
+		}
+		if e.Failed {
+			return
+		}
+		switch proto.Verb(e.Order) {
+		case proto.VerbForce:
+			h.forget(e.Step)
+		case proto.VerbRetry:
+			p := h.steps[k]
+			p.again = true
+			h.steps[k] = p
+		}
+	}
+}
+
+// forget lets a step, or all, run again.
+func (h *history) forget(step string) {
+	for k, p := range h.steps {
+		if step == "all" || k == key(proto.PhasePre, step) || k == key(proto.PhasePost, step) ||
+			k == key(proto.PhaseFirstboot, step) || k == key(proto.PhaseBoot, step) {
+			p.again = true
+			h.steps[k] = p
+		}
+	}
+}
+
+// done reports whether the step is not to be run: it succeeded, was skipped by an order, or failed where that is no more
+// than a warning. Phase boot begins anew with each boot, but for steps that run once.
+func (h *history) done(s proto.Step, phase proto.Phase) bool {
+	p := h.steps[key(phase, s.Name)]
+	if p.open || p.again {
+		return false
+	}
+	if phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.ended != h.boot {
+		return false
+	}
+	if p.outcome.Good() {
+		return true
+	}
+	// A warned end of a step that is to succeed is one that another try should have followed.
+	return p.warned && s.OnFailure == "warn"
+}
+
+// interrupted reports whether the step may be half done, and nobody has said yet what is to become of it.
+func (h *history) interrupted(s proto.Step, phase proto.Phase) bool {
+	p := h.steps[key(phase, s.Name)]
+	if p.again || phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.boot != h.boot {
+		return false
+	}
+	return p.open || p.outcome == proto.OutcomeInterrupted
+}
+
+func (h *history) nextTry(s proto.Step) int { return h.steps[key(s.Phase, s.Name)].tries + 1 }

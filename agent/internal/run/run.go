@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package run carries out the steps of one phase of a plan: in order, and no further than the first that fails. What it
+// does it first writes into the journal, so that whoever comes after a crash knows where it was. It takes orders from a
+// directory, whoever put them there.
+//
+// It never waits for the network, never powers the machine off, and never starts a process but through package proc.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"provost/agent/internal/journal"
+	"provost/agent/internal/proc"
+	"provost/proto"
+)
+
+// ErrBusy: another process runs steps with this state directory.
+var ErrBusy = errors.New("another run is going on here: wait for it, or look at provost-agent status")
+
+// Action is what the caller has to do after a run, when it has delivered what it can.
+type Action string
+
+// The actions.
+const (
+	ActNone     Action = ""
+	ActPoweroff Action = "poweroff"
+	ActDisk     Action = "disk" // reboot; the next boot is from the disk
+)
+
+// Consoles shows a text to whoever stands before the machine. It must not block.
+type Consoles interface{ Say(text string) }
+
+// Deps is what a run needs of its surroundings.
+type Deps struct {
+	Journal    *journal.Journal
+	Plan       *proto.Plan
+	PlanDigest string // of the plan's exact bytes
+	// Script gives the path of the verified script with this SHA-256.
+	Script func(digest string) (string, error)
+	// LoadPlan verifies a plan that came with a retry and gives it with its digest; its scripts are here already. nil:
+	// such an order goes on with the plan that is there.
+	LoadPlan  func(*proto.SignedPlan) (*proto.Plan, string, error)
+	StateDir  string
+	Lib       string // directory of the shell library; empty for none
+	Agent     string // path of the agent's binary; empty for none
+	Attempt   int
+	Boot      string // kernel boot id
+	Consoles  Consoles
+	Processes proc.Processes
+	Cgroup    string
+	Log       *slog.Logger
+	Exec      func(context.Context, proc.Spec) proc.Result // proc.Run if nil
+}
+
+// Options say which steps to run, and what to do when one fails.
+type Options struct {
+	Phase     proto.Phase
+	Root      string          // where the target is mounted; empty outside of phase post
+	OnFailure proto.OnFailure // instead of the plan's
+	Force     string          // forget that this step had succeeded; "all" for all
+	Step      string          // run this one only
+	WaitFile  string          // holds the plan while it exists; /tmp/wait if empty
+}
+
+// Result says how the phase ended.
+type Result struct {
+	Outcome  proto.Outcome
+	Cause    *proto.Event // the first failure; nil if there is none
+	Released bool         // a hold ended by an order
+	Action   Action
+	LastSeq  uint64 // of the journal's last record of this run
+	Warnings []string
+}
+
+// runner is one call of Run.
+type runner struct {
+	d        Deps
+	o        Options
+	plan     *proto.Plan
+	history  *history
+	state    *stateFile
+	result   Result
+	hold     *proto.Order // an order to hold before the next step
+	ignored  bool         // the wait file was overruled
+	toldProc bool         // that the target has no /proc
+}
+
+// Run carries out the steps of a phase. Its error says that it did not even begin, and nothing was recorded; a step that
+// fails is in the result. Steps that an earlier call in the same install finished are not run again; in phase boot, only
+// those that are to run once.
+func Run(ctx context.Context, d Deps, o Options) (Result, error) {
+	if d.Exec == nil {
+		d.Exec = proc.Run
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Consoles == nil {
+		d.Consoles = silent{}
+	}
+	if o.WaitFile == "" {
+		o.WaitFile = "/tmp/wait"
+	}
+	r := &runner{d: d, o: o, plan: d.Plan}
+	if err := r.check(); err != nil {
+		return Result{}, err
+	}
+	unlock, err := lockRun(d.StateDir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+	if r.history, err = readHistory(d.Journal, d.Plan.Install, d.Boot); err != nil {
+		return Result{}, fmt.Errorf("reading what ran before: %w", err)
+	}
+	r.endLeftover()
+	r.state = newStateFile(d.StateDir, o.Phase, d.Boot)
+	defer r.state.done()
+	if o.Root != "" {
+		if err := d.Journal.SetMirror(o.Root, d.Plan.Install); err != nil {
+			d.Log.Warn("mirroring the journal", "error", err)
+		}
+	}
+	r.force(o.Force)
+	r.phase(ctx)
+	if last, err := d.Journal.Last(); err == nil {
+		r.result.LastSeq = last
+	}
+	return r.result, nil
+}
+
+type silent struct{}
+
+func (silent) Say(string) {}
+
+// check refuses options that make no sense.
+func (r *runner) check() error {
+	if _, err := proto.ParsePhase(string(r.o.Phase)); err != nil {
+		return err
+	}
+	if r.o.OnFailure != "" {
+		if _, err := proto.ParseOnFailure(string(r.o.OnFailure)); err != nil {
+			return err
+		}
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(r.plan.Steps, func(s proto.Step) bool { return s.Name == name && s.Phase == r.o.Phase })
+	}
+	if r.o.Step != "" && !has(r.o.Step) {
+		return fmt.Errorf("phase %s has no step %q: see the plan in %s", r.o.Phase, r.o.Step, filepath.Join(r.d.StateDir, "plan.json"))
+	}
+	if r.o.Force != "" && r.o.Force != "all" && !has(r.o.Force) {
+		return fmt.Errorf("phase %s has no step %q to force", r.o.Phase, r.o.Force)
+	}
+	if r.o.Root != "" {
+		if info, err := os.Stat(r.o.Root); err != nil || !info.IsDir() {
+			return fmt.Errorf("root %s is no directory: is the target mounted there?", r.o.Root)
+		}
+	}
+	return nil
+}
+
+// lockTries and lockPause: ReadState holds the lock for an instant, so it is asked for again for half a second.
+const (
+	lockTries = 50
+	lockPause = 10 * time.Millisecond
+)
+
+// lockRun takes the lock of the one run that may go on. It ends with the process.
+func lockRun(stateDir string) (func(), error) {
+	f, err := os.OpenFile(filepath.Join(stateDir, "run.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the run: %w", err)
+	}
+	for range lockTries {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return func() { f.Close() }, nil
+		}
+		time.Sleep(lockPause)
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, ErrBusy
+	}
+	return nil, fmt.Errorf("locking the run: %w", err)
+}
+
+// endLeftover ends what a run that died left running: a step may not run twice at once.
+func (r *runner) endLeftover() {
+	was, err := ReadState(r.d.StateDir)
+	if err != nil || was.Done || was.StepPID == 0 || was.Boot != r.d.Boot {
+		return
+	}
+	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes); len(left) > 0 {
+		r.note(was.Step, fmt.Sprintf("step %s still ran though its agent had died; it was ended: %v", was.Step, left), true)
+	}
+}
+
+// steps are the phase's, in the plan's order.
+func (r *runner) steps() []proto.Step {
+	var out []proto.Step
+	for _, s := range r.plan.Steps {
+		if s.Phase == r.o.Phase && (r.o.Step == "" || s.Name == r.o.Step) {
+			out = append(out, s.WithDefaults())
+		}
+	}
+	return out
+}
+
+// append writes a record. One that the disk does not take is kept by the journal: the steps go on.
+func (r *runner) append(e proto.Event) proto.Event {
+	e.Install = r.plan.Install
+	w, err := r.d.Journal.Append(e)
+	if err != nil {
+		r.d.Log.Error("writing the journal", "kind", e.Kind, "error", err)
+	}
+	return w
+}
+
+func (r *runner) note(step, msg string, warning bool) {
+	r.append(proto.Event{Kind: proto.KindNote, Phase: r.o.Phase, Step: step, Message: msg, Warning: warning})
+}
+
+// phase runs the steps until one fails, then does what is to be done on failure, which may lead back to the steps.
+func (r *runner) phase(ctx context.Context) {
+	for {
+		cause := r.pass(ctx)
+		if cause == nil {
+			r.result.Outcome = proto.OutcomeOK
+			return
+		}
+		if r.result.Cause == nil {
+			r.result.Cause = cause
+		}
+		r.result.Outcome = cause.Outcome
+		if r.o.Step != "" || !r.failed(ctx, *cause) {
+			return
+		}
+		r.result.Cause, r.result.Released = nil, false
+	}
+}
+
+// stage names a milestone of the phase.
+func (r *runner) stage(suffix string) string { return string(r.o.Phase) + suffix }
+
+// pass is one walk over the steps: run-start, steps, run-end. It gives the first failure. A single step is not the phase:
+// it has no start and end but its own.
+func (r *runner) pass(ctx context.Context) *proto.Event {
+	if r.o.Step != "" {
+		if cause := r.unsupported(); cause != nil {
+			return cause
+		}
+		return r.walk(ctx)
+	}
+	r.append(proto.Event{Kind: proto.KindRunStart, Phase: r.o.Phase, Stage: r.stage("-started"), Plan: r.d.PlanDigest})
+	var cause *proto.Event
+	if cause = r.unsupported(); cause == nil {
+		cause = r.walk(ctx)
+	}
+	end := proto.Event{Kind: proto.KindRunEnd, Phase: r.o.Phase, Outcome: proto.OutcomeOK, Stage: r.stage("-done")}
+	if cause != nil {
+		end = *cause
+		end.Kind, end.Seq, end.Time, end.OffsetMS, end.Boot, end.Stage = proto.KindRunEnd, 0, time.Time{}, 0, "", ""
+		end.DurationMS = 0
+	}
+	r.append(end)
+	return cause
+}
+
+// walk goes over the steps that are not done.
+func (r *runner) walk(ctx context.Context) *proto.Event {
+	for _, s := range r.steps() {
+		if r.history.done(s, r.o.Phase) {
+			continue
+		}
+		if cause := r.before(ctx, s); cause != nil {
+			return cause
+		}
+		if r.history.done(s, r.o.Phase) { // skipped by an order meanwhile
+			continue
+		}
+		if cause := r.step(ctx, s); cause != nil {
+			return cause
+		}
+	}
+	return nil
+}
+
+// unsupported refuses a plan that asks for what this agent cannot do, before its first step.
+func (r *runner) unsupported() *proto.Event {
+	for _, s := range r.steps() {
+		if r.history.done(s, r.o.Phase) {
+			continue
+		}
+		what := ""
+		switch {
+		case s.Reboot != nil && s.Reboot.Max > 0:
+			what = "asks for reboots"
+		case s.Run == proto.RunOnChange:
+			what = "is to run on-change"
+		default:
+			continue
+		}
+		msg := fmt.Sprintf("step %s %s, which this agent cannot do: change the step, or use a newer agent", s.Name, what)
+		return r.refuse(s, proto.OutcomePreflight, msg)
+	}
+	return nil
+}
+
+// refuse records a try that did not take place.
+func (r *runner) refuse(s proto.Step, o proto.Outcome, msg string) *proto.Event {
+	try := r.history.nextTry(s)
+	r.append(proto.Event{Kind: proto.KindStepStart, Phase: r.o.Phase, Step: s.Name, Try: try})
+	return r.end(s, proto.Event{Try: try, Outcome: o, Message: msg}, false)
+}
+
+// stopped is a cause that is not a step's own: the plan ended before step s began, and nothing of it ran.
+func (r *runner) stopped(s proto.Step, o proto.Outcome, msg string) *proto.Event {
+	return &proto.Event{Phase: r.o.Phase, Step: s.Name, Outcome: o, Cause: causeOf(o), Message: msg}
+}
+
+// end records the end of a try and gives it when the plan cannot go on after it.
+func (r *runner) end(s proto.Step, e proto.Event, goesOn bool) *proto.Event {
+	e.Kind, e.Phase, e.Step = proto.KindStepEnd, r.o.Phase, s.Name
+	if !e.Outcome.Good() {
+		e.Cause = causeOf(e.Outcome)
+		e.Warning = goesOn
+	}
+	w := r.append(e)
+	r.history.apply(w)
+	if e.Outcome.Good() || goesOn {
+		return nil
+	}
+	return &w
+}
+
+func causeOf(o proto.Outcome) proto.CauseKind {
+	switch o {
+	case proto.OutcomeTimeout:
+		return proto.CauseTimeout
+	case proto.OutcomeSignal:
+		return proto.CauseSignal
+	case proto.OutcomePreflight:
+		return proto.CausePreflight
+	case proto.OutcomeInterrupted:
+		return proto.CauseInterrupted
+	case proto.OutcomeAborted:
+		return proto.CauseAbort
+	}
+	return proto.CauseStep
+}

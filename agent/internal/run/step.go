@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package run
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"provost/agent/internal/proc"
+	"provost/proto"
+)
+
+const (
+	// retryBase and retryCap bound the pause before a further try: try n waits between half and all of min(5s*2^(n-1), 60s).
+	// The most that a plan may ask for, 20 retries, waits 5+10+20+40+16*60 = 1035 s at most, some 17 minutes.
+	retryBase = 5 * time.Second
+	retryCap  = time.Minute
+	// ordersEvery is how often orders are looked for while a step runs or the plan waits.
+	ordersEvery = 500 * time.Millisecond
+)
+
+// pause is the time before the retry after n failed tries, n from 1.
+func pause(n int) time.Duration {
+	d := retryCap
+	if n < 5 {
+		d = min(retryBase<<(n-1), retryCap)
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// step runs a step with its retries, and gives its end when the plan cannot go on after it.
+func (r *runner) step(ctx context.Context, s proto.Step) *proto.Event {
+	if r.history.interrupted(s, r.o.Phase) && !s.Rerunnable {
+		msg := "the machine or the agent died while it ran, and it may be half done: see what it did, then retry, or skip it; " +
+			"with rerunnable: true it would have run again"
+		if p := r.history.steps[key(r.o.Phase, s.Name)]; p.open {
+			return r.end(s, proto.Event{Try: p.tries, Outcome: proto.OutcomeInterrupted, Message: msg}, false)
+		}
+		return r.refuse(s, proto.OutcomeInterrupted, msg)
+	}
+	if p := r.history.steps[key(r.o.Phase, s.Name)]; p.open { // every start has an end
+		r.end(s, proto.Event{Try: p.tries, Outcome: proto.OutcomeInterrupted, Message: "the machine or the agent died while it ran; it runs again"}, true)
+	}
+	for n := 1; ; n++ {
+		e := r.try(ctx, s)
+		if e.Outcome.Good() {
+			return r.end(s, e, false)
+		}
+		again := n <= s.Retries && e.Outcome != proto.OutcomePreflight && e.Outcome != proto.OutcomeAborted && e.Outcome != proto.OutcomeInterrupted
+		warn := s.OnFailure == "warn" && e.Outcome != proto.OutcomeAborted && e.Outcome != proto.OutcomeInterrupted
+		cause := r.end(s, e, again || warn)
+		switch {
+		case !again && warn:
+			r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("step %s: %s", s.Name, summary(e)))
+			return nil
+		case !again:
+			return cause
+		}
+		if cause := r.rest(ctx, s, e.Try, pause(n)); cause != nil {
+			return cause
+		}
+	}
+}
+
+// summary is an end in few words, as a status shows it.
+func summary(e proto.Event) string {
+	switch e.Outcome {
+	case proto.OutcomeFailed:
+		return fmt.Sprintf("exit status %d", e.Exit)
+	case proto.OutcomeSignal:
+		return e.Signal
+	}
+	return string(e.Outcome)
+}
+
+// rest is the pause before a retry. An abort, or the agent's end, ends it and the plan.
+func (r *runner) rest(ctx context.Context, s proto.Step, try int, d time.Duration) *proto.Event {
+	r.state.set(func(st *State) { st.Message = fmt.Sprintf("try %d failed, the next in %s", try, d.Round(time.Second)) })
+	end := time.NewTimer(d)
+	defer end.Stop()
+	tick := time.NewTicker(ordersEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-end.C:
+			return nil
+		case <-ctx.Done():
+			return r.stopped(s, proto.OutcomeInterrupted, "the agent was told to stop before the next try")
+		case <-tick.C:
+			if o := r.takeAbort(); o != nil {
+				r.carriedOut(*o, s.Name, "")
+				return r.stopped(s, proto.OutcomeAborted, abortMessage(*o))
+			}
+		}
+	}
+}
+
+func abortMessage(o proto.Order) string {
+	msg := "aborted"
+	if o.Actor != "" {
+		msg += " by " + o.Actor
+	}
+	if o.Reason != "" {
+		msg += ": " + o.Reason
+	}
+	return msg
+}
+
+// logName is the name of a step's log. A long name is cut, with a checksum that keeps it apart from its like.
+func logName(step string) string {
+	const most = 64 - len(".log")
+	if len(step) > most {
+		step = fmt.Sprintf("%s-%08x", strings.TrimRight(step[:most-9], "."), crc32.ChecksumIEEE([]byte(step)))
+	}
+	return step + ".log"
+}
+
+// try runs a step once and gives its end, not yet recorded.
+func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
+	n := r.history.nextTry(s)
+	e := proto.Event{Try: n, Log: logName(s.Name)}
+	start := r.append(proto.Event{Kind: proto.KindStepStart, Phase: r.o.Phase, Step: s.Name, Try: n, Log: e.Log})
+	r.history.apply(start)
+	r.state.set(func(st *State) { st.Step, st.Try, st.Message, st.Progress = s.Name, n, "", 0 })
+
+	place, err := r.prepare(s, n)
+	if err != nil {
+		e.Outcome, e.Message, e.Log = proto.OutcomePreflight, err.Error(), ""
+		return e
+	}
+	spec := place.spec
+	if s.LeaveRunning {
+		f, err := r.d.Journal.LogFile(e.Log)
+		if err != nil {
+			r.note(s.Name, "the step's output is not kept: "+err.Error(), true)
+			f, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+			if err != nil {
+				e.Outcome, e.Message = proto.OutcomePreflight, err.Error()
+				return e
+			}
+		}
+		defer f.Close()
+		fmt.Fprintf(f, "== step %s, try %d, %s\n", s.Name, n, time.Now().UTC().Format(time.RFC3339))
+		spec.LeaveRunning, spec.OutputFile = true, f
+	} else if log, err := r.d.Journal.Log(e.Log); err != nil {
+		r.note(s.Name, "the step's output is not kept: "+err.Error(), true)
+	} else {
+		defer log.Close()
+		fmt.Fprintf(log, "== step %s, try %d, %s\n", s.Name, n, time.Now().UTC().Format(time.RFC3339))
+		spec.Output = log
+	}
+	spec.Started = func(pid int, cgroup string) {
+		r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = pid, startOf(r.d.Processes, pid), cgroup })
+	}
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	status := &statusFile{path: place.status, r: r, step: s.Name, try: n}
+	go func() {
+		defer close(watched)
+		r.attend(ctx, cancel, s, status)
+	}()
+	res := r.d.Exec(ctx, spec)
+	cancel(nil)
+	<-watched // it waits for nothing but a file's read
+	status.finish()
+
+	e.Outcome, e.Exit, e.Signal, e.DurationMS = res.Outcome, res.Exit, res.Signal, res.Duration.Milliseconds()
+	e.Message, e.Tail = res.Message, res.Tail
+	if status.message != "" && (e.Message == "" || e.Outcome == proto.OutcomeFailed) {
+		e.Message = status.message
+	}
+	if e.Outcome == proto.OutcomeAborted {
+		if o := status.abort; o != nil {
+			e.Message = abortMessage(*o)
+		}
+	}
+	if e.Outcome.Good() {
+		e.Tail = nil
+	}
+	r.left(s, res)
+	r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })
+	return e
+}
+
+// left notes what a step left behind.
+func (r *runner) left(s proto.Step, res proc.Result) {
+	if len(res.Stragglers) > 0 {
+		names := make([]string, len(res.Stragglers))
+		stuck := false
+		for i, p := range res.Stragglers {
+			names[i] = p.String()
+			stuck = stuck || !p.Killed
+		}
+		what := "they were ended; leave-running: true would have kept them"
+		switch {
+		case s.LeaveRunning:
+			what = "they go on"
+		case stuck:
+			what = "not all could be ended"
+		}
+		r.note(s.Name, fmt.Sprintf("step %s left %d processes behind: %s: %s", s.Name, len(names), strings.Join(names, ", "), what), stuck && !s.LeaveRunning)
+	}
+	if res.Lost > 0 {
+		r.note(s.Name, fmt.Sprintf("%d bytes of the output of step %s are lost: the log was too slow", res.Lost, s.Name), true)
+	}
+}
+
+// attend looks after a running step: what it says in its status file, and whether it is to be aborted.
+func (r *runner) attend(ctx context.Context, cancel context.CancelCauseFunc, s proto.Step, status *statusFile) {
+	tick := time.NewTicker(ordersEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		status.poll()
+		if o := r.takeAbort(); o != nil {
+			r.carriedOut(*o, s.Name, "")
+			status.abort = o
+			cancel(proc.ErrAbort)
+			return
+		}
+	}
+}
+
+// startOf gives when a process started, 0 if that cannot be known.
+func startOf(list proc.Processes, pid int) uint64 {
+	if list == nil {
+		return 0
+	}
+	all, err := list()
+	if err != nil {
+		return 0
+	}
+	for _, p := range all {
+		if p.PID == pid {
+			return p.Start
+		}
+	}
+	return 0
+}
