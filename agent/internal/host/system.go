@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// InstallProgram copies the running program to dir/name, where it can be executed: if dir's file system is mounted
+// noexec (some initrds mount /run so), a small tmpfs of its own comes over dir. It returns the copy's path.
+//
+// The initrd's files vanish at switch_root; what lies in /run stays.
+func (h Host) InstallProgram(dir, name string) (string, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", fmt.Errorf("opening the own program: %w", err)
+	}
+	defer self.Close()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making the directory for the program: %w", err)
+	}
+	path := filepath.Join(dir, name)
+	if same(self, path) {
+		return path, nil
+	}
+	if noexec(dir) {
+		// 32 MiB: the program has at most 9, twice for the moment of a replacement
+		if err := unix.Mount("provost", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=32m"); err != nil {
+			return "", fmt.Errorf("mounting a tmpfs that allows programs on %s: %w", dir, err)
+		}
+	}
+	tmp, err := os.CreateTemp(dir, "."+name+"-*")
+	if err != nil {
+		return "", fmt.Errorf("copying the program: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = io.Copy(tmp, self)
+	if err == nil {
+		err = tmp.Chmod(0o755)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("copying the program to %s: %w", path, err)
+	}
+	return path, nil
+}
+
+func same(f *os.File, path string) bool {
+	a, errA := f.Stat()
+	b, errB := os.Stat(path)
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+func noexec(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_NOEXEC != 0
+}
+
+// Detach starts a program in a session of its own, without terminal, in "/", its output appended to the file out, and
+// does not wait for it. It returns the process's id.
+func Detach(program string, args []string, out string) (int, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, fmt.Errorf("detaching: %w", err)
+	}
+	defer null.Close()
+	log, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("detaching: %w", err)
+	}
+	defer log.Close()
+	p, err := os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
+		Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("detaching %s: %w", program, err)
+	}
+	pid := p.Pid
+	return pid, p.Release()
+}
+
+// syncLimit bounds the flush before the power goes: a dead NFS server would make it last for ever.
+const syncLimit = 30 * time.Second
+
+// PowerOff flushes the disks and switches the machine off. It returns only if that cannot be done.
+func PowerOff() error { return power(unix.LINUX_REBOOT_CMD_POWER_OFF, "switching the machine off") }
+
+// Reboot flushes the disks and restarts the machine. It returns only if that cannot be done.
+func Reboot() error { return power(unix.LINUX_REBOOT_CMD_RESTART, "restarting the machine") }
+
+func power(cmd int, what string) error {
+	done := make(chan struct{})
+	go func() { unix.Sync(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(syncLimit):
+	}
+	if err := unix.Reboot(cmd); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
