@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"provost/agent/internal/plan"
+	"provost/proto"
+)
+
+// Dir is a state directory: what the agent's processes share, in /run/provost or, on an installed system, in
+// /var/lib/provost. Files are replaced whole (temporary file, fsync, rename, fsync of the directory), so a reader sees
+// the old or the new one, also after a power cut.
+type Dir string
+
+// The files of a Dir that this package writes.
+const (
+	fileIdentity = "identity.json"
+	fileToken    = "token"
+	fileCA       = "ca.pem"
+	filePlan     = "plan.json"
+	fileSent     = "sent"
+	fileLock     = "sender.lock"
+	dirFiles     = "files"
+)
+
+// Identity is who this machine is, as far as is known: from its settings, and then from the collector's hello.
+type Identity struct {
+	Node    string   `json:"node,omitempty"`
+	Install string   `json:"install"` // provisional, made by the agent, until a collector gave one
+	URLs    []string `json:"urls,omitempty"`
+	Attempt int      `json:"attempt,omitempty"`
+	Known   bool     `json:"known,omitempty"` // a collector has answered a hello
+	Logs    string   `json:"logs,omitempty"`  // the directory's name in /var/log/provost: the Install at the time when the mirror was made
+}
+
+// Path is a file of the directory.
+func (d Dir) Path(name ...string) string {
+	return filepath.Join(append([]string{string(d)}, name...)...)
+}
+
+// Make makes the directory, for its owner only.
+func (d Dir) Make() error {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	return nil
+}
+
+// Identity reads the identity; os.ErrNotExist if there is none yet.
+func (d Dir) Identity() (Identity, error) {
+	var id Identity
+	return id, d.readJSON(fileIdentity, &id)
+}
+
+// SetIdentity writes the identity.
+func (d Dir) SetIdentity(id Identity) error { return d.writeJSON(fileIdentity, id, 0o600) }
+
+// Token is the agent's token; "" if there is none.
+func (d Dir) Token() string {
+	b, err := os.ReadFile(d.Path(fileToken))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// SetToken keeps a token, readable for its owner only.
+func (d Dir) SetToken(token string) error { return d.WriteFile(fileToken, []byte(token+"\n"), 0o600) }
+
+// RemoveToken forgets the token.
+func (d Dir) RemoveToken() error {
+	if err := os.Remove(d.Path(fileToken)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the token: %w", err)
+	}
+	return syncDir(string(d))
+}
+
+// CAFile is where the pinned CA's certificate lies once it was met.
+func (d Dir) CAFile() string { return d.Path(fileCA) }
+
+// Script is the path of a script that was fetched and verified.
+func (d Dir) Script(digest string) (string, error) {
+	if !proto.ValidDigest(digest) {
+		return "", fmt.Errorf("digest %q is no SHA-256 in hex", proto.Clip(digest, 80))
+	}
+	return d.Path(dirFiles, digest), nil
+}
+
+// AddScript keeps a script's bytes under their digest, executable.
+func (d Dir) AddScript(b []byte) error {
+	return d.WriteFile(filepath.Join(dirFiles, proto.Digest(b)), b, 0o755)
+}
+
+// SignedPlan reads the plan as it was received; os.ErrNotExist until it and all of its scripts are there.
+func (d Dir) SignedPlan() (*proto.SignedPlan, error) {
+	var sp proto.SignedPlan
+	if err := d.readJSON(filePlan, &sp); err != nil {
+		return nil, err
+	}
+	return &sp, nil
+}
+
+// Plan reads the plan and verifies it again with the CA that is pinned, for the install that this directory is of.
+func (d Dir) Plan() (*proto.Plan, string, error) {
+	sp, err := d.SignedPlan()
+	if err != nil {
+		return nil, "", err
+	}
+	return d.Verify(sp)
+}
+
+// Verify checks a signed plan for the install that this directory is of, and gives it with its digest. Its expiry was
+// judged at the hello that brought it.
+func (d Dir) Verify(sp *proto.SignedPlan) (*proto.Plan, string, error) {
+	id, err := d.Identity()
+	if err != nil {
+		return nil, "", err
+	}
+	pin, err := d.pin("")
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := plan.Verify(sp, plan.Terms{CAs: pin.CAs(), Node: id.Node, Install: id.Install})
+	if err != nil {
+		return nil, "", err
+	}
+	return p, proto.Digest(sp.Payload), nil
+}
+
+// pin is the pin that the settings name, or else the CA that an earlier process met under its pin: the file named by the
+// settings may have been in the initrd and be gone.
+func (d Dir) pin(ca string) (*Pin, error) {
+	if _, err := os.Stat(d.CAFile()); ca == "" && err == nil {
+		ca = d.CAFile()
+	}
+	p, err := ParsePin(ca)
+	if err == nil {
+		p.Learn(d.CAFile())
+	}
+	return p, err
+}
+
+// Sent is how far the collector has acknowledged, for other processes to see, and for the next sender as a hint: what
+// counts is the collector's word.
+type Sent struct {
+	Journal    string            `json:"journal"`
+	Next       uint64            `json:"next"`           // first record of Journal that is not acknowledged
+	Past       map[string]uint64 `json:"past,omitempty"` // the same of earlier journals
+	Logs       map[string]int64  `json:"logs,omitempty"` // bytes acknowledged of each log
+	BootAction proto.BootAction  `json:"boot_action,omitempty"`
+	Trouble    string            `json:"trouble,omitempty"` // what is wrong at the moment, for people
+	Stuck      Stuck             `json:"stuck,omitempty"`   // what is missing before the first step can run
+	At         time.Time         `json:"at"`
+}
+
+// Stuck says what the sender is still about before a plan can be run.
+type Stuck string
+
+// What may be missing.
+const (
+	StuckHello   Stuck = "hello"   // no collector has answered well
+	StuckPlan    Stuck = "plan"    // it has, but with no plan that may be run
+	StuckScripts Stuck = "scripts" // the plan is good, scripts are missing
+)
+
+// Sent reads what the sender last wrote; the zero value if there is nothing to be read.
+func (d Dir) Sent() Sent {
+	var s Sent
+	if d.readJSON(fileSent, &s) != nil {
+		return Sent{}
+	}
+	return s
+}
+
+// setSent is not flushed to the disk: it is only a hint, and comes often.
+func (d Dir) setSent(s Sent) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", fileSent, err)
+	}
+	tmp := d.Path("." + fileSent)
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w", fileSent, err)
+	}
+	return os.Rename(tmp, d.Path(fileSent))
+}
+
+// ErrBusy is a sender's lock that another process holds.
+var ErrBusy = errors.New("another provost-agent process reports already")
+
+// Lock makes this process the sender until release is called or the process ends.
+func (d Dir) Lock() (release func(), err error) {
+	f, err := os.OpenFile(d.Path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the sender's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrBusy
+		}
+		return nil, fmt.Errorf("taking the sender's lock: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Locked reports whether some process reports at the moment.
+func (d Dir) Locked() bool {
+	release, err := d.Lock()
+	if err == nil {
+		release()
+	}
+	return errors.Is(err, ErrBusy)
+}
+
+func (d Dir) readJSON(name string, v any) error {
+	b, err := os.ReadFile(d.Path(name))
+	if err != nil {
+		return fmt.Errorf("reading state: %w", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("reading %s: %w", d.Path(name), err)
+	}
+	return nil
+}
+
+func (d Dir) writeJSON(name string, v any, mode fs.FileMode) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", name, err)
+	}
+	return d.WriteFile(name, append(b, '\n'), mode)
+}
+
+// WriteFile replaces a file of the directory, whole and durably.
+func (d Dir) WriteFile(name string, b []byte, mode fs.FileMode) (err error) {
+	path := d.Path(name)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
