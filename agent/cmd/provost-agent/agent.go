@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"provost/agent/internal/host"
+	"provost/agent/internal/journal"
+	"provost/agent/internal/report"
+	steps "provost/agent/internal/run"
+	"provost/postscripts"
+	"provost/proto"
+)
+
+// Where the state directory is unless --state says otherwise.
+const (
+	stateInstaller = "/run/provost"
+	stateInstalled = "/var/lib/provost"
+)
+
+// common are the options that most commands have.
+type common struct {
+	state, urls, node, tokenFile, joinKeyFile, ca string
+}
+
+func (c *common) stateFlag(f *flag.FlagSet) {
+	f.StringVar(&c.state, "state", "", "state `DIR` (default /run/provost, on an installed system /var/lib/provost)")
+}
+
+func (c *common) flags(f *flag.FlagSet) {
+	c.stateFlag(f)
+	f.StringVar(&c.urls, "url", "", "collector's `URL[,URL…]`, https://ADDRESS:8440, tried in turn")
+	f.StringVar(&c.node, "node", "", "this machine's `NAME`; the collector must agree")
+	f.StringVar(&c.tokenFile, "token-file", "", "`FILE` with the agent's token")
+	f.StringVar(&c.joinKeyFile, "join-key-file", "", "`FILE` with the site's join key, for machines that Provost did not boot")
+	f.StringVar(&c.ca, "ca", "", "`FILE|sha256:HEX`: the collector's CA; nothing is sent to anybody else")
+}
+
+// dir is the state directory.
+func (c *common) dir() report.Dir {
+	if c.state != "" {
+		return report.Dir(absolute(c.state))
+	}
+	if !exists(filepath.Join(stateInstaller, "journal")) && exists(filepath.Join(stateInstalled, "journal")) {
+		return stateInstalled
+	}
+	return stateInstaller
+}
+
+// absolute keeps a path's meaning when the directory changes.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// agent is a process at work on a state directory.
+type agent struct {
+	*streams
+	host     host.Host
+	env      string // proto.EnvInstaller or EnvInstalled
+	boot     string
+	dir      report.Dir
+	settings host.Settings
+	joinKey  string
+	journal  *journal.Journal
+	past     []report.Records
+	log      *slog.Logger
+	consoles *host.Consoles
+	own      bool // this process is the sender
+	closers  []func()
+}
+
+// open opens the state directory's journal, in whose boot it notes the agent's start, and reads the settings: flags over
+// kernel command line over file over what an earlier process found out. The caller closes it.
+func (c *common) open(s *streams, env string) (_ *agent, err error) {
+	a := &agent{streams: s, env: env, dir: c.dir(), log: slog.New(slog.DiscardHandler)}
+	if a.dir == stateInstalled {
+		a.env = proto.EnvInstalled
+	}
+	a.consoles = a.host.Consoles()
+	if a.boot, err = a.host.Boot(); err != nil {
+		return nil, err
+	}
+	if err := a.dir.Make(); err != nil {
+		return nil, config("give a directory that can be written, with --state DIR", err)
+	}
+	if err := a.configure(c); err != nil {
+		return nil, err
+	}
+	id, err := a.identity()
+	if err != nil {
+		return nil, err
+	}
+	opts := journal.Options{LogDir: logDir(a.dir), Install: id.Install, MaxBytes: 512 << 20, Warn: func(text string) { a.say(text) }}
+	logName := "agent.log"
+	if a.env == proto.EnvInstalled {
+		logName = "agent-firstboot.log"
+	} else if mb := a.host.MemoryMB(); mb > 0 {
+		opts.MaxBytes = min(64<<20, int64(mb)<<20/20) // /run is memory
+	} else {
+		opts.MaxBytes = 0
+	}
+	stamp := func() (time.Time, string, time.Duration) { return time.Now(), a.boot, host.SinceBoot() }
+	if a.journal, err = journal.Open(string(a.dir), stamp, opts); err != nil {
+		return nil, fmt.Errorf("opening the journal in %s: %w", a.dir, err)
+	}
+	a.closers = append(a.closers, func() {
+		if err := a.journal.Close(); err != nil {
+			a.tell("%v", err)
+		}
+	})
+	if w, err := a.journal.Log(logName); err == nil {
+		a.log = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: a.level()})).With("pid", os.Getpid())
+		a.closers = append(a.closers, func() { w.Close() })
+	}
+	past, err := a.journal.Past()
+	if err != nil {
+		a.say(err.Error())
+	}
+	for _, p := range past {
+		a.past = append(a.past, p)
+	}
+	for _, d := range a.journal.Damage() {
+		a.log.Warn("damage in the journal", "error", d)
+	}
+	if err := a.start(); err != nil {
+		a.say(err.Error())
+	}
+	if err := a.writeLib(); err != nil {
+		a.say(err.Error())
+	}
+	return a, nil
+}
+
+func (a *agent) close() {
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		a.closers[i]()
+	}
+}
+
+func (a *agent) level() slog.Level {
+	if a.settings.Debug {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// tell writes a line for whoever started this process.
+func (a *agent) tell(format string, args ...any) {
+	fmt.Fprintf(a.err, "provost-agent: "+format+"\n", args...)
+}
+
+// say is tell, and keeps the line in the agent's log.
+func (a *agent) say(text string) {
+	a.tell("%s", text)
+	a.log.Warn(text)
+}
+
+// configure merges the settings.
+func (a *agent) configure(c *common) error {
+	s, err := a.host.Settings()
+	if err != nil {
+		a.tell("%v", err) // what could be understood counts
+	}
+	if c.urls != "" {
+		s.URLs = host.SplitList(c.urls)
+	}
+	s.Node = cmp.Or(c.node, s.Node)
+	s.CA = cmp.Or(c.ca, s.CA)
+	s.JoinKeyFile = cmp.Or(c.joinKeyFile, s.JoinKeyFile)
+	if s.Node != "" {
+		if err := proto.CheckNode(s.Node); err != nil {
+			return config("", err)
+		}
+	}
+	if c.tokenFile != "" {
+		token, err := secret("token", c.tokenFile)
+		if err != nil {
+			return err
+		}
+		if token != a.dir.Token() {
+			if err := a.dir.SetToken(token); err != nil {
+				return err
+			}
+		}
+	}
+	if s.JoinKeyFile != "" && s.Claim == "" {
+		if a.joinKey, err = secret("join key", s.JoinKeyFile); err != nil {
+			return err
+		}
+	}
+	a.settings = s
+	return nil
+}
+
+// secret reads a secret's file. What it holds never becomes part of a message.
+func secret(what, file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", config("", fmt.Errorf("reading the %s: %w", what, err))
+	}
+	v := strings.TrimSpace(string(b))
+	if v == "" || len(v) > 128 || strings.ContainsAny(v, " \t\r\n") {
+		return "", config("", fmt.Errorf("reading the %s: %s must hold one word of at most 128 bytes", what, file))
+	}
+	return v, nil
+}
+
+// identity reads who this is, or makes a provisional one that lasts until a collector knows better.
+func (a *agent) identity() (report.Identity, error) {
+	id, err := a.dir.Identity()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			a.tell("%v: it is made anew", err)
+		}
+		id = report.Identity{Node: a.settings.Node, Install: a.settings.Install}
+		if !proto.ValidID(id.Install) {
+			id.Install = proto.NewID(time.Now())
+		}
+		if err := a.dir.SetIdentity(id); err != nil {
+			return id, err
+		}
+	}
+	if len(a.settings.URLs) == 0 {
+		a.settings.URLs = id.URLs
+	}
+	return id, nil
+}
+
+// start notes the agent's start, once for each boot of a kernel, by whichever process is the first.
+func (a *agent) start() error {
+	lock, err := os.OpenFile(a.dir.Path("start.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("noting the agent's start: %w", err)
+	}
+	defer lock.Close()
+	// held for one append: milliseconds, or what a full disk takes
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("noting the agent's start: %w", err)
+	}
+	marker := a.dir.Path("boot")
+	if b, err := os.ReadFile(marker); err == nil && strings.TrimSpace(string(b)) == a.boot {
+		return nil
+	}
+	e := proto.Event{Kind: proto.KindAgentStart, Stage: "agent-started", Message: version()}
+	if a.env == proto.EnvInstalled {
+		e.Stage = "disk-booted"
+	}
+	if _, err := a.journal.Append(e); err != nil {
+		a.say(err.Error())
+	}
+	if a.settings.Hold && a.env == proto.EnvInstaller {
+		o := proto.Order{ID: proto.NewID(time.Now()), Verb: proto.VerbHold, Actor: "kernel command line", Reason: "provost.hold"}
+		if err := steps.WriteOrder(string(a.dir), o); err != nil {
+			a.say(err.Error())
+		}
+	}
+	return a.dir.WriteFile("boot", []byte(a.boot+"\n"), 0o600)
+}
+
+// writeLib puts the shell library where steps find it.
+func (a *agent) writeLib() error {
+	return fs.WalkDir(postscripts.Lib, "lib", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := postscripts.Lib.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if old, err := os.ReadFile(a.dir.Path(path)); err == nil && string(old) == string(b) {
+			return nil
+		}
+		return a.dir.WriteFile(path, b, 0o644)
+	})
+}
+
+// reports says whether there is anybody to report to.
+func (a *agent) reports() bool { return len(a.settings.URLs) > 0 }
+
+// sender makes the sender of this process; it does not start it. Said lines also go to show.
+func (a *agent) sender(show func(string)) (*report.Sender, error) {
+	s := a.settings
+	c := report.Config{
+		Dir: a.dir, Journal: a.journal, Past: a.past, URLs: s.URLs, CA: s.CA, Node: s.Node,
+		Hello: func() proto.Hello {
+			id, _ := a.dir.Identity()
+			return proto.Hello{
+				Version: version(), Env: a.env, Node: cmp.Or(s.Node, id.Node), Install: id.Install, Claim: s.Claim, JoinKey: a.joinKey,
+				MACs: a.host.MACs(), Serial: a.host.Serial(), UUID: a.host.UUID(), Hardware: a.host.Hardware(),
+			}
+		},
+		Clock: func() proto.Clock {
+			return proto.Clock{Boot: a.boot, OffsetMS: host.SinceBoot().Milliseconds(), Time: time.Now()}
+		},
+		Beat: a.beat,
+		Take: func(o proto.Order) error {
+			a.log.Info("order", "verb", string(o.Verb), "step", o.Step, "id", o.ID, "actor", o.Actor)
+			return steps.WriteOrder(string(a.dir), o)
+		},
+		Taken: a.knows,
+		Say:   func(text string) { a.log.Warn(text); show(text) },
+		Met: func(h proto.HelloAnswer) {
+			a.log.Info("the collector answered", "node", h.Node, "install", h.Install, "attempt", h.Attempt, "boot_action", string(h.BootAction))
+		},
+	}
+	if s.Claim != "" {
+		c.Order = s.Install
+	}
+	if a.dir.Token() == "" && s.Claim == "" && a.joinKey == "" {
+		return nil, config("boot with provost.claim=, or give --token-file or --join-key-file", errors.New("there is nothing to prove to the collector who this machine is"))
+	}
+	snd, err := report.New(c)
+	if err != nil {
+		return nil, config("", err)
+	}
+	return snd, nil
+}
+
+// beat is what a heartbeat says of the run that goes on.
+func (a *agent) beat() proto.Heartbeat {
+	s, err := steps.ReadState(string(a.dir))
+	if err != nil || !s.Alive || s.Done {
+		return proto.Heartbeat{}
+	}
+	return proto.Heartbeat{Phase: s.Phase, Step: s.Step, Waiting: s.Waiting, Progress: s.Progress, Message: s.Message}
+}
+
+// knows reports whether the journal acknowledges an order already.
+func (a *agent) knows(orderID string) bool {
+	for r, err := range a.journal.Events() {
+		if err == nil && r.Event.Kind == proto.KindOrder && r.Event.OrderID == orderID {
+			return true
+		}
+	}
+	return false
+}
+
+// background sends in the background, if there is a collector and no other process does. The returned function ends it.
+func (a *agent) background(ctx context.Context) (stop func(), err error) {
+	none := func() {}
+	if !a.reports() {
+		return none, nil
+	}
+	release, err := a.dir.Lock()
+	if errors.Is(err, report.ErrBusy) {
+		return none, nil
+	}
+	if err != nil {
+		return none, err
+	}
+	s, err := a.sender(func(text string) { a.tell("%s", text) })
+	if err != nil {
+		release()
+		return none, err
+	}
+	a.own = true
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a flush comes after the signal to end
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		<-done // each request ends with its context
+		a.own = false
+		release()
+	}), nil
+}
+
+// sending reports whether some process, maybe this one, tries to deliver.
+func (a *agent) sending() bool { return a.dir.Locked() }
+
+// flush waits until all is delivered, at most for the time given, and says so if it was not.
+func (a *agent) flush(ctx context.Context, limit time.Duration) bool {
+	if !a.sending() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if err := report.Flush(ctx, a.dir, a.journal, a.past); err != nil {
+		a.tell("not everything is delivered after %s%s; the journal keeps it", limit, because(a.dir.Sent().Trouble))
+		return false
+	}
+	return true
+}
+
+func because(trouble string) string {
+	if trouble == "" {
+		return ""
+	}
+	return " (" + trouble + ")"
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"provost/agent/internal/report"
+	steps "provost/agent/internal/run"
+	"provost/proto"
+)
+
+// fileDone in the state directory of an installed system says that its first boot is over and acknowledged.
+const fileDone = "firstboot.done"
+
+func firstbootCommand() command {
+	return command{
+		name: "firstboot", args: "",
+		summary: "on the installed system: run phase firstboot and deliver what is left",
+		help: `
+Started by a unit of the installed system at each boot. It says hello with the
+token that the installer left, runs the steps of phase firstboot, and delivers
+everything that the collector does not have yet, for as long as that takes. When
+all is acknowledged it removes the token: from then on it does nothing.
+
+Examples:
+  provost-agent firstboot
+
+Exit status: 0 done, now or before, 1 a step failed (and that is delivered),
+64 wrong usage, 75 another run is going on, 78 a setting is wrong.`,
+		setup: func(f *flag.FlagSet, s *streams) func(context.Context, []string) error {
+			var o runOptions
+			o.flags(f)
+			o.Phase = proto.PhaseFirstboot
+			return func(ctx context.Context, args []string) error {
+				if len(args) > 0 {
+					return usage("firstboot: unexpected argument %q", args[0])
+				}
+				if o.state == "" {
+					o.state = stateInstalled
+				}
+				return doFirstboot(ctx, o, s)
+			}
+		},
+	}
+}
+
+func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
+	if exists(report.Dir(o.state).Path(fileDone)) {
+		return nil
+	}
+	a, err := o.open(s, proto.EnvInstalled)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	stop, err := a.background(ctx)
+	if err != nil {
+		a.say(err.Error()) // the steps are run all the same
+	}
+	defer stop()
+	failed := a.firstboot(ctx, o)
+	if errors.Is(failed, context.Canceled) || errors.Is(failed, steps.ErrBusy) {
+		return failed
+	}
+	if !a.sending() {
+		return failed
+	}
+	// No bound but the context: the machine is up and works, and the collector may be off for days.
+	if err := a.deliver(ctx); err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	stop() // the next answer might bring another token
+	if err := a.dir.WriteFile(fileDone, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		return err
+	}
+	return a.dir.RemoveToken()
+}
+
+// firstboot runs the phase. Its error is what the unit ends with.
+func (a *agent) firstboot(ctx context.Context, o runOptions) error {
+	p, err := a.ready()
+	if err != nil && a.sending() {
+		p, err = a.wait(ctx, planWait)
+	}
+	var none *noPlan
+	if errors.As(err, &none) {
+		return a.withoutPlan(ctx, o.Phase, none)
+	}
+	if err != nil {
+		return err
+	}
+	result, err := steps.Run(ctx, a.deps(p), o.Options)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !result.Outcome.Good() {
+		return fmt.Errorf("phase %s: %s", o.Phase, describe(result.Cause))
+	}
+	for r, err := range a.journal.Events() {
+		if err == nil && r.Event.Kind == proto.KindStage && r.Event.Stage == "booted" && r.Event.Boot == a.boot {
+			return nil
+		}
+	}
+	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Stage: "booted"}); err != nil {
+		return fmt.Errorf("recording the first boot: %w", err)
+	}
+	return nil
+}
+
+// deliver waits until everything is acknowledged, however long it takes.
+func (a *agent) deliver(ctx context.Context) error {
+	for {
+		round, cancel := context.WithTimeout(ctx, time.Hour)
+		err := report.Flush(round, a.dir, a.journal, a.past)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		a.tell("%v%s", err, because(a.dir.Sent().Trouble))
+	}
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"strings"
+	"time"
+
+	"provost/agent/internal/host"
+	"provost/agent/internal/report"
+	steps "provost/agent/internal/run"
+	"provost/proto"
+)
+
+func watchCommand() command {
+	return command{
+		name: "watch", args: "[--detach]",
+		summary: "say hello, fetch the plan, and report until the install is sealed",
+		help: `
+The one process that runs as long as the installer does. It delivers the journal
+and the logs, sends heartbeats, and takes orders. It ends when the install is
+sealed and everything is delivered. With --detach it copies itself to the state
+directory, goes on in the background in a session of its own, and the command
+returns at once. A second watch on the same state directory does no harm.
+
+Examples:
+  provost-agent watch --detach
+  provost-agent watch --url https://10.0.0.1:8440 --ca /etc/provost/ca.pem \
+      --join-key-file /etc/provost/join
+
+Exit status: 0 all is delivered (with --detach: it runs), 1 it could not begin,
+64 wrong usage, 78 a setting is wrong or missing.`,
+		setup: func(f *flag.FlagSet, s *streams) func(context.Context, []string) error {
+			var c common
+			c.flags(f)
+			detach := f.Bool("detach", false, "go on in the background")
+			return func(ctx context.Context, args []string) error {
+				if len(args) > 0 {
+					return usage("watch: unexpected argument %q", args[0])
+				}
+				if *detach {
+					return detachWatch(c, s)
+				}
+				return doWatch(ctx, c, s)
+			}
+		},
+	}
+}
+
+// detachWatch checks what can be checked while somebody reads our stderr, then starts the real one.
+func detachWatch(c common, s *streams) error {
+	a, err := c.open(s, proto.EnvInstaller)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	if a.watched() {
+		return nil
+	}
+	if _, err := a.sender(func(string) {}); err != nil {
+		return err
+	}
+	program, err := a.host.InstallProgram(a.dir.Path("bin"), "provost-agent")
+	if err != nil {
+		return err
+	}
+	if c.joinKeyFile != "" {
+		c.joinKeyFile = absolute(c.joinKeyFile)
+	}
+	if c.ca != "" && !strings.HasPrefix(c.ca, "sha256:") {
+		c.ca = absolute(c.ca)
+	}
+	args := []string{"watch", "--state", string(a.dir)}
+	for _, f := range []struct{ name, value string }{{"url", c.urls}, {"node", c.node}, {"join-key-file", c.joinKeyFile}, {"ca", c.ca}} {
+		if f.value != "" {
+			args = append(args, "--"+f.name, f.value)
+		}
+	}
+	_, err = host.Detach(program, args, a.dir.Path("agent.out"))
+	return err
+}
+
+// watched reports whether another process than this one reports as watch.
+func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
+
+// After the seal the journal may get a last "rebooting"; watch stays for it this long.
+const sealLinger = 10 * time.Second
+
+func doWatch(ctx context.Context, c common, s *streams) error {
+	a, err := c.open(s, proto.EnvInstaller)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	if !a.reports() {
+		return config("give --url and --ca (on the kernel command line provost.url= and provost.ca=)", errors.New("no collector is known"))
+	}
+	release, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	snd, err := a.sender(func(text string) {
+		a.tell("%s", text)
+		a.consoles.Say("provost: " + text + "\n")
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); snd.Run(ctx) }()
+	err = a.watch(ctx)
+	cancel()
+	<-done
+	return err
+}
+
+// lock waits until a run that reports by itself has ended. That may take as long as a hold: the context is the bound.
+func (a *agent) lock(ctx context.Context) (release func(), err error) {
+	for {
+		release, err = a.dir.Lock()
+		if !errors.Is(err, report.ErrBusy) {
+			a.own = err == nil
+			return release, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// watch looks after the journal until the install is sealed and all is delivered, or the context ends.
+func (a *agent) watch(ctx context.Context) error {
+	var seen uint64
+	var sealed bool
+	var idle time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		a.mindRun(ctx)
+		last, err := a.journal.Last()
+		if err != nil {
+			continue // the sender says it
+		}
+		if last != seen {
+			idle = time.Now()
+		}
+		for seen < last {
+			records, err := a.journal.Read(seen+1, proto.MaxEvents, 1<<20)
+			if err != nil || len(records) == 0 {
+				break
+			}
+			for _, r := range records {
+				seen = r.Seq
+				switch r.Event.Kind {
+				case proto.KindSealed:
+					sealed = true
+				case proto.KindRunStart:
+					sealed = false // somebody began anew
+				}
+			}
+		}
+		if sealed && time.Since(idle) > sealLinger && report.Delivered(a.dir, a.journal, a.past, last, a.journal.Logs()) {
+			return nil
+		}
+	}
+}
+
+// mindRun records the end of a run whose process died: nobody else can.
+func (a *agent) mindRun(ctx context.Context) {
+	died := func() (steps.State, bool) {
+		s, err := steps.ReadState(string(a.dir))
+		return s, err == nil && !s.Alive && !s.Done && s.Boot == a.boot
+	}
+	s, dead := died()
+	if !dead {
+		return
+	}
+	select { // it may have just begun, its lock not yet taken
+	case <-ctx.Done():
+		return
+	case <-time.After(time.Second):
+	}
+	if again, dead := died(); !dead || again.PID != s.PID || !a.running(s.Phase) {
+		return
+	}
+	e := proto.Event{
+		Kind: proto.KindRunEnd, Phase: s.Phase, Step: s.Step, Try: s.Try, Outcome: proto.OutcomeInterrupted, Cause: proto.CauseAgent,
+		Message: fmt.Sprintf("the agent's process %d, which ran the steps, has died", s.PID),
+	}
+	if _, err := a.journal.Append(e); err != nil {
+		a.say(err.Error())
+	}
+}
+
+// running reports whether the journal's last run of a phase in this boot has no end.
+func (a *agent) running(phase proto.Phase) bool {
+	open := false
+	for r, err := range a.journal.Events() {
+		if err != nil || r.Event.Phase != phase || r.Event.Boot != a.boot {
+			continue
+		}
+		switch r.Event.Kind {
+		case proto.KindRunStart:
+			open = true
+		case proto.KindRunEnd:
+			open = false
+		}
+	}
+	return open
+}
