@@ -228,6 +228,16 @@ func (c *Collector) Plan(id string) *proto.SignedPlan {
 	return c.installs[id].plan
 }
 
+// Token makes a token of an install, as a hello from boot would have got it.
+func (c *Collector) Token(id, boot string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := proto.NewSecret()
+	c.tokens[t] = id
+	c.installs[id].bound = boot
+	return t
+}
+
 // Order gives an install an order, which each heartbeat's answer carries until the journal acknowledges it. With
 // scripts it brings a new plan made of them.
 func (c *Collector) Order(id string, verb proto.Verb, step string, scripts []Script) proto.Order {

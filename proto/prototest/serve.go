@@ -169,7 +169,7 @@ func (c *Collector) events(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, err
 	case q.Install != in.id:
-		return nil, problem(403, proto.CodeForbidden, "the token is of install %s", in.id)
+		return nil, problem(401, proto.CodeBadCredentials, "the token is of install %s", in.id)
 	case !proto.ValidJournal(q.Journal) || !proto.ValidBoot(q.Clock.Boot):
 		return nil, problem(400, proto.CodeBadRequest, "journal or clock.boot is malformed")
 	case len(q.Events) > proto.MaxEvents:
@@ -229,7 +229,7 @@ func (c *Collector) heartbeat(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if h.Install != in.id {
-		return nil, problem(403, proto.CodeForbidden, "the token is of install %s", in.id)
+		return nil, problem(401, proto.CodeBadCredentials, "the token is of install %s", in.id)
 	}
 	in.beats = append(in.beats, h)
 	a := proto.HeartbeatAnswer{Orders: slices.Clone(in.orders), BootAction: in.action, HeartbeatS: 30}
@@ -248,7 +248,7 @@ func (c *Collector) log(r *http.Request) (any, error) {
 	case err != nil:
 		return nil, err
 	case r.PathValue("install") != in.id:
-		return nil, problem(403, proto.CodeForbidden, "the token is of install %s", in.id)
+		return nil, problem(401, proto.CodeBadCredentials, "the token is of install %s", in.id)
 	case proto.CheckName("log", name) != nil:
 		return nil, problem(400, proto.CodeBadRequest, "bad name of a log")
 	}
