@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package profile
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"provost/proto"
+)
+
+// Profile is how a class of nodes is installed. It does not change after Load.
+type Profile struct {
+	Name      string            `yaml:"name"` // the file's name without .yaml
+	Kind      string            `yaml:"kind"` // KindDisk
+	Family    string            `yaml:"family"`
+	Boot      string            `yaml:"boot"`
+	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https
+	Initrds   []string          `yaml:"initrds"`    // like Kernel, or Overlay
+	Args      string            `yaml:"args"`       // template; KernelArgs executes it
+	LocalBoot string            `yaml:"local-boot"` // LocalExit or LocalSanboot
+	Attempts  int               `yaml:"attempts"`   // boots of the installer in one install, from 1
+	OnFailure proto.OnFailure   `yaml:"on-failure"`
+	HoldLimit proto.Duration    `yaml:"hold-limit"`
+	Deadline  proto.Duration    `yaml:"deadline"`  // of the whole install
+	SealWait  proto.Duration    `yaml:"seal-wait"` // at most 15m
+	Trust     []proto.Source    `yaml:"trust"`     // whose word decides booted and failed
+	Vars      map[string]string `yaml:"vars"`
+	Steps     []proto.Step      `yaml:"steps"`
+
+	path string // for messages
+	args *template.Template
+}
+
+// The words of a profile.
+const (
+	KindDisk     = "disk"
+	BootProvost  = "provost"  // the collector's own boot scripts
+	BootExternal = "external" // the site's
+	LocalExit    = "exit"     // back to the firmware, which goes on to the disk
+	LocalSanboot = "sanboot"  // for firmware that does not
+	Overlay      = "overlay"  // among Initrds: the agent's
+	ImagesPrefix = "images/"  // of files below the images directory
+)
+
+// DefaultDeadline is the time that a whole install may take where the profile says nothing.
+const DefaultDeadline = 90 * time.Minute
+
+// minLimit keeps a mistyped unit from ending every install at once.
+const minLimit = time.Minute
+
+// families have a meaning without a sequence of their own: then the generic one is used.
+var families = []string{"redhat", "suse", "debian", "ubuntu", "generic"}
+
+// defaults is what a profile is where its file says nothing.
+func defaults() Profile {
+	return Profile{
+		Kind: KindDisk, Family: "generic", Boot: BootProvost, LocalBoot: LocalExit, Attempts: 1,
+		OnFailure: proto.OnFailureHold,
+		HoldLimit: proto.Duration(proto.DefaultHoldLimit),
+		Deadline:  proto.Duration(DefaultDeadline),
+		SealWait:  proto.Duration(proto.DefaultSealWait),
+		Trust:     []proto.Source{proto.SourceAgent, proto.SourceBoot},
+	}
+}
+
+// Info is the profile as the API shows it.
+func (p *Profile) Info() proto.ProfileInfo {
+	return proto.ProfileInfo{
+		Schema: proto.Schema, Name: p.Name, Kind: p.Kind, Family: p.Family, Boot: p.Boot, Kernel: p.Kernel, Initrds: p.Initrds,
+		Args: p.Args, Attempts: p.Attempts, OnFailure: p.OnFailure, Deadline: p.Deadline, Steps: p.Steps,
+	}
+}
+
+// readProfile gives a profile, and what is wrong with its file. name is the file's.
+func readProfile(filePath, name string, b []byte) (*Profile, []error) {
+	f := &file{path: filePath}
+	p := defaults()
+	p.path = filePath
+	f.read(b, &p)
+	if len(f.problems) == 0 {
+		p.check(f, name)
+	}
+	return &p, f.problems
+}
+
+func (p *Profile) check(f *file, name string) {
+	if p.Name == "" {
+		p.Name = name
+	}
+	f.badErr(f.line("name"), proto.CheckName("profile", p.Name))
+	if p.Name != name {
+		f.bad(f.line("name"), "name %q: the file's name says %q", p.Name, name)
+	}
+	if p.Kind == "diskless" {
+		f.bad(f.line("kind"), "kind: this version does not support diskless nodes yet")
+	} else if p.Kind != KindDisk {
+		f.bad(f.line("kind"), "kind %q: use disk", p.Kind)
+	}
+	if p.LocalBoot != LocalExit && p.LocalBoot != LocalSanboot {
+		f.bad(f.line("local-boot"), "local-boot %q: use exit or sanboot", p.LocalBoot)
+	}
+	if p.Attempts < 1 || p.Attempts > 100 {
+		f.bad(f.line("attempts"), "attempts %d: use 1 to 100", p.Attempts)
+	}
+	_, err := proto.ParseOnFailure(string(p.OnFailure))
+	f.badErr(f.line("on-failure"), err)
+	p.checkTimes(f)
+	p.checkBoot(f)
+	for _, s := range p.Trust {
+		f.badErr(f.line("trust"), checkTrust(s))
+	}
+	for k, v := range p.Vars {
+		f.badErr(f.line("vars"), proto.CheckAttr(k, v))
+		if strings.HasPrefix(v, "file:") {
+			f.bad(f.line("vars"), "var %s: this version does not support values from files yet", k)
+		}
+	}
+	p.checkSteps(f)
+}
+
+func (p *Profile) checkTimes(f *file) {
+	for _, t := range []struct {
+		key   string
+		value proto.Duration
+	}{{"hold-limit", p.HoldLimit}, {"deadline", p.Deadline}} {
+		if t.value.D() < minLimit {
+			f.bad(f.line(t.key), "%s %s: use at least %s", t.key, t.value, proto.Duration(minLimit))
+		}
+	}
+	if p.SealWait == 0 || p.SealWait.D() > proto.DefaultSealWait {
+		f.bad(f.line("seal-wait"), "seal-wait %s: use more than 0 and at most %s", p.SealWait, proto.Duration(proto.DefaultSealWait))
+	}
+}
+
+func (p *Profile) checkBoot(f *file) {
+	switch p.Boot {
+	case BootProvost:
+		if p.Kernel == "" {
+			f.bad(f.line("kernel"), "there is no kernel: name one below images/, or set boot: external if the site boots these nodes by itself")
+		} else if err := checkImage(p.Kernel); err != nil {
+			f.bad(f.line("kernel"), "kernel %v", err)
+		}
+		for i, name := range p.Initrds {
+			if name == Overlay {
+				continue
+			}
+			if err := checkImage(name); err != nil {
+				f.bad(f.line("initrds", i), "initrd %v", err)
+			}
+		}
+		for i, name := range p.Initrds {
+			if slices.Index(p.Initrds, name) != i {
+				f.bad(f.line("initrds", i), "initrd %q stands twice", name)
+			}
+		}
+	case BootExternal:
+		if p.Kernel != "" || len(p.Initrds) > 0 || p.Args != "" {
+			f.bad(f.line("boot"), "boot: external leaves kernel, initrds and args to the site: leave these keys out")
+		}
+	default:
+		f.bad(f.line("boot"), "boot %q: use provost or external", p.Boot)
+	}
+	var err error
+	if p.args, err = parseArgs(p.Name, p.Args); err != nil {
+		f.bad(f.line("args"), "args: %v", err)
+	}
+}
+
+func (p *Profile) checkSteps(f *file) {
+	if len(p.Steps) > proto.MaxSteps {
+		f.bad(f.line("steps"), "%d steps: at most %d", len(p.Steps), proto.MaxSteps)
+	}
+	lines := map[string]int{}
+	for i := range p.Steps {
+		s, line := &p.Steps[i], f.line("steps", i)
+		f.badErr(line, s.Check())
+		if first, ok := lines[s.Name]; ok {
+			f.bad(line, "step %q stands in line %d already: names are unique in a profile", s.Name, first)
+		} else {
+			lines[s.Name] = line
+		}
+		if s.Phase == proto.PhaseBoot {
+			f.bad(line, "step %q: phase boot is for diskless nodes, which this version does not support yet", s.Name)
+		}
+	}
+}
+
+// checkImage takes what the boot server can serve, or a URL that a boot loader can fetch.
+func checkImage(name string) error {
+	for _, r := range name {
+		if r <= ' ' || r > '~' || strings.ContainsRune("\"'\\`${}<>|;&#", r) {
+			return fmt.Errorf("%q: %q cannot stand in a boot script", name, r)
+		}
+	}
+	if strings.Contains(name, "://") {
+		u, err := url.Parse(name)
+		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("%q: use a URL of http or https, without a user", name)
+		}
+		return nil
+	}
+	if !strings.HasPrefix(name, ImagesPrefix) || path.Clean(name) != name {
+		return fmt.Errorf("%q: use images/… for a file below the images directory, without .., or a URL", name)
+	}
+	return nil
+}
+
+func checkTrust(s proto.Source) error {
+	if s == proto.SourceAgent || s == proto.SourceBoot {
+		return nil
+	}
+	kind, name, ok := strings.Cut(string(s), ":")
+	if !ok || kind != "log" && kind != "compat" {
+		return fmt.Errorf("trust %q: use agent, boot, log:PROGRAM or compat:SYSTEM", s)
+	}
+	return proto.CheckName("trust", name)
+}
