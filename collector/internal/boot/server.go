@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"provost/proto"
+)
+
+// Decider says what a machine boots, and is told what it fetched. It is used by many goroutines at once.
+type Decider interface {
+	// Boot decides. It may be called any number of times for one boot of a machine, and a Request with method HEAD never
+	// starts an attempt. A *proto.Problem below 500 blocks the machine, with its text on the screen; any other error makes
+	// the machine ask again in a moment.
+	Boot(ctx context.Context, r Request) (Decision, error)
+
+	// Sent tells that a file of the attempt with this ticket was fetched, by its name in the Decision; complete, if its
+	// last byte was sent. It is called once for each GET that began to be answered; the ticket is what the client said.
+	Sent(ctx context.Context, ticket, file string, complete bool)
+}
+
+// Request is what a machine says of itself. Nothing of it is proven.
+type Request struct {
+	MAC        string // aa:bb:cc:dd:ee:ff
+	Method     string // GET or HEAD
+	UserAgent  string // at most 256 bytes
+	Host       string // HOST or HOST:PORT of this server, as the machine reaches it
+	RemoteAddr string // ADDRESS:PORT
+	Serial     string // at most 128 bytes
+	UUID       string // at most 64 bytes
+}
+
+// Images is the URL of the images directory as the machine reaches it, for the templates of profiles.
+func (r Request) Images() string { return "http://" + r.Host + "/images" }
+
+// Decision is what a machine boots.
+type Decision struct {
+	Action     proto.BootAction
+	Node       string // empty with UnknownMAC
+	UnknownMAC bool   // nobody has added this machine; Action counts as BootDisk
+
+	// For BootInstall.
+	Install string
+	Attempt int
+	Kernel  string   // "images/…" or a URL
+	Initrds []string // like Kernel, or "overlay"
+	Args    string   // of the profile; the agent's are put in front
+	Ticket  string   // comes back with each fetch of Kernel and Initrds
+	Claim   string
+	Pin     string   // "sha256:" and hex
+	URLs    []string // of the collector for the agent, in order; the host that the machine reached, if empty
+
+	LocalBoot string // for BootDisk: "exit" or "sanboot"
+
+	// For BootBlock: lines for the machine's screen. They may hold anything.
+	Reason []string
+	Hint   []string
+}
+
+// Options of a server.
+type Options struct {
+	ImagesDir string       // served below /images/
+	Overlay   string       // file served as /images/overlay; empty: there is none
+	AgentPort int          // of the listener for agents; 8440 if 0
+	Log       *slog.Logger // slog's default if nil
+}
+
+// The waits of the server's own answers.
+const (
+	writeTimeout = 60 * time.Second // for each MiB of an image, for all of a script
+	sentTimeout  = 10 * time.Second // for Decider.Sent, after the client may have gone
+)
+
+type server struct {
+	decider Decider
+	opts    Options
+	log     *slog.Logger
+}
+
+// NewServer gives the handler of
+//
+//	GET|HEAD /boot/{mac}[?format=ipxe][&serial=…][&uuid=…]
+//	GET|HEAD /images/…
+//
+// It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:
+// firmware does not follow. It sets the deadline of each write by itself: the http.Server's WriteTimeout has to be 0.
+func NewServer(d Decider, o Options) http.Handler {
+	if o.AgentPort == 0 {
+		o.AgentPort = 8440
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return &server{decider: d, opts: o, log: o.Log}
+}
+
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	bw := &boundedWriter{ResponseWriter: w, rc: http.NewResponseController(w)}
+	defer bw.finish()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		s.text(bw, http.StatusMethodNotAllowed, "only GET and HEAD are answered here\n")
+		return
+	}
+	p := path.Clean("/" + r.URL.Path)
+	if name, ok := strings.CutPrefix(p, "/images/"); ok {
+		s.serveImage(bw, r, name)
+	} else if mac, ok := strings.CutPrefix(p, "/boot/"); ok && !strings.Contains(mac, "/") {
+		s.serveBoot(bw, r, mac)
+	} else {
+		s.text(bw, http.StatusNotFound, "there are /boot/MAC and /images/FILE here\n")
+	}
+}
+
+// serveBoot answers three kinds of client that one DHCP file name may lead to: boot loaders, the firmware's own HTTP boot,
+// which wants a boot loader, and debian-installer, which takes the URL for that of a preseed file.
+func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText string) {
+	agent := clip(r.UserAgent(), 256)
+	switch {
+	case strings.HasPrefix(agent, "UefiHttpBoot"):
+		s.serveFirmware(w, r)
+		return
+	case strings.Contains(agent, "debian-installer"):
+		s.text(w, http.StatusOK, "") // a preseed that says nothing
+		return
+	}
+	if f := r.URL.Query().Get("format"); f != "" && f != "ipxe" {
+		s.text(w, http.StatusBadRequest, "format: only ipxe is known\n")
+		return
+	}
+	mac, err := proto.NormalMAC(macText)
+	if err != nil {
+		s.text(w, http.StatusBadRequest, err.Error()+"\n")
+		return
+	}
+	req := Request{
+		MAC: mac, Method: r.Method, UserAgent: agent, Host: hostOf(r), RemoteAddr: r.RemoteAddr,
+		Serial: clip(r.URL.Query().Get("serial"), 128), UUID: clip(r.URL.Query().Get("uuid"), 64),
+	}
+	self := "http://" + req.Host + "/boot/" + mac
+	d, err := s.decider.Boot(r.Context(), req)
+	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
+		s.log.Error("boot script: refused, the node is blocked instead", "mac", mac, "remote", r.RemoteAddr, "err", err)
+		s.text(w, http.StatusOK, blockScript(self, mac, []string{p.Detail}, []string{p.Hint}))
+		return
+	}
+	if err != nil {
+		s.log.Error("boot script: no decision", "mac", mac, "remote", r.RemoteAddr, "err", err)
+		tries, _ := strconv.Atoi(r.URL.Query().Get("try")) // not a number: the first
+		s.text(w, http.StatusOK, againScript(self, tries, 15+rand.IntN(16), problemText(err)))
+		return
+	}
+	script, err := s.script(d, req, self)
+	if err != nil {
+		s.log.Error("boot script: cannot be made, the node is blocked instead", "node", d.Node, "mac", mac, "err", err)
+		script = blockScript(self, d.Node, []string{"The boot script of this node cannot be made:", err.Error()},
+			[]string{"mend the node's profile or attributes; this node asks again by itself"})
+	}
+	s.log.Info("boot script", "node", d.Node, "mac", mac, "action", string(d.Action), "install", d.Install, "attempt", d.Attempt,
+		"method", r.Method, "remote", r.RemoteAddr, "agent", agent)
+	s.text(w, http.StatusOK, script)
+}
+
+func (s *server) script(d Decision, r Request, self string) (string, error) {
+	if d.UnknownMAC {
+		return unknownScript(r.MAC), nil
+	}
+	switch d.Action {
+	case proto.BootInstall:
+		l, err := newLoad(d, r, s.opts)
+		if err != nil {
+			return "", err
+		}
+		return l.script(self), nil
+	case proto.BootDisk:
+		return diskScript(d.Node, d.LocalBoot)
+	case proto.BootBlock:
+		return blockScript(self, d.Node, d.Reason, d.Hint), nil
+	}
+	return "", fmt.Errorf("this version has no boot script for the boot action %q: provost boot %s install, disk or block", d.Action, d.Node)
+}
+
+// text sends a small answer with its length, which iPXE and HTTP/1.0 clients want.
+func (s *server) text(w http.ResponseWriter, status int, body string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if _, err := w.Write([]byte(body)); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
+		s.log.Debug("boot: client went away", "err", err)
+	}
+}
+
+// problemText is what of an error a machine's screen may show.
+func problemText(err error) string {
+	if p := new(proto.Problem); errors.As(err, &p) {
+		return p.Error()
+	}
+	return "the collector has an internal error, which its log names"
+}
+
+var hostRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$`)
+
+// hostOf is this server's HOST:PORT as the client reaches it: its Host header where that is sound, else the address that
+// the connection came to. HTTP/1.0 clients may send none.
+func hostOf(r *http.Request) string {
+	if validHost(r.Host) {
+		return r.Host
+	}
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && validHost(a.String()) {
+		return a.String()
+	}
+	return "localhost"
+}
+
+// validHost takes a name or an address, with or without a port; nothing of it means anything in a URL or script.
+func validHost(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return false
+		}
+	} else if inner, ok := strings.CutPrefix(s, "["); ok {
+		host, ok = strings.CutSuffix(inner, "]")
+		if !ok {
+			return false
+		}
+	} else {
+		host = s
+	}
+	if strings.Contains(host, ":") {
+		a, err := netip.ParseAddr(host)
+		return err == nil && a.Zone() == "" && strings.HasPrefix(s, "[")
+	}
+	return hostRE.MatchString(host)
+}
+
+// hostOnly is the host of a HOST:PORT that validHost takes, an IPv6 address in its brackets.
+func hostOnly(s string) string {
+	host, _, err := net.SplitHostPort(s)
+	if err != nil {
+		return s
+	}
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
