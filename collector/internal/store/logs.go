@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+)
+
+// Bounds of the logs, so that one node cannot fill the frontend's disk.
+const (
+	MaxLog  = 256 << 20 // bytes of one log
+	MaxLogs = 1200      // logs of one install: one for each step of the longest plan, and the agent's own
+)
+
+// Logs keeps the bytes of the nodes' logs: DIR/INSTALL/NAME. What Append returned nil for is on the disk.
+type Logs struct {
+	root  *os.Root
+	locks [64]sync.Mutex // by install: appends to one log come one after the other
+	seed  maphash.Seed
+}
+
+// Log is one log's name and length in bytes.
+type Log struct {
+	Name string
+	Size int64
+}
+
+// OpenLogs opens the directory, and makes it if there is none.
+func OpenLogs(dir string) (*Logs, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("making the log directory: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log directory: %w", err)
+	}
+	return &Logs{root: root, seed: maphash.MakeSeed()}, nil
+}
+
+// Close releases the directory.
+func (l *Logs) Close() error { return l.root.Close() }
+
+// Append adds chunk to a log that is offset bytes long, and gives the new length. When the log has another length it
+// gives that, with ErrOffset, and nothing is written. The other errors are ErrQuota and ErrStorage.
+func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, error) {
+	if err := checkNames(install, name); err != nil {
+		return 0, err
+	}
+	lock := &l.locks[maphash.String(l.seed, install)%uint64(len(l.locks))]
+	lock.Lock()
+	defer lock.Unlock()
+	f, made, err := l.open(install, name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("%w: log %s of %s: %w", ErrStorage, name, install, err)
+	}
+	size := info.Size()
+	if size != offset {
+		return size, ErrOffset
+	}
+	if size+int64(len(chunk)) > MaxLog {
+		return size, fmt.Errorf("%w: %s has %d bytes, at most %d are kept", ErrQuota, name, size, MaxLog)
+	}
+	_, err = f.WriteAt(chunk, offset)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil && made {
+		err = errors.Join(l.syncDir(install), l.syncDir("."))
+	}
+	if err != nil {
+		return size, fmt.Errorf("%w: log %s of %s: %w", ErrStorage, name, install, errors.Join(err, f.Truncate(offset)))
+	}
+	return offset + int64(len(chunk)), nil
+}
+
+// open opens a log for writing and reports whether it is new.
+func (l *Logs) open(install, name string) (f *os.File, made bool, err error) {
+	path := install + "/" + name
+	f, err = l.root.OpenFile(path, os.O_RDWR, 0)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return f, false, storageError(err)
+	}
+	if err := l.root.Mkdir(install, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, false, storageError(err)
+	}
+	logs, err := l.List(install)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(logs) >= MaxLogs {
+		return nil, false, fmt.Errorf("%w: the install has %d logs already", ErrQuota, len(logs))
+	}
+	f, err = l.root.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	return f, true, storageError(err)
+}
+
+// Open opens a log for reading; it may grow meanwhile. ErrNoLog if there is none.
+func (l *Logs) Open(install, name string) (*os.File, error) {
+	if err := checkNames(install, name); err != nil {
+		return nil, err
+	}
+	f, err := l.root.Open(install + "/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s", ErrNoLog, name)
+	}
+	return f, err
+}
+
+// List gives the logs of an install by name, none when it has none.
+func (l *Logs) List(install string) ([]Log, error) {
+	if err := checkNames(install, "x"); err != nil {
+		return nil, err
+	}
+	entries, err := fs.ReadDir(l.root.FS(), install)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, storageError(err)
+	}
+	logs := make([]Log, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, storageError(err)
+		}
+		if info.Mode().IsRegular() {
+			logs = append(logs, Log{e.Name(), info.Size()})
+		}
+	}
+	return logs, nil
+}
+
+// Remove deletes the logs of an install.
+func (l *Logs) Remove(install string) error {
+	if err := checkNames(install, "x"); err != nil {
+		return err
+	}
+	return storageError(l.root.RemoveAll(install))
+}
+
+func (l *Logs) syncDir(dir string) error {
+	d, err := l.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// checkNames refuses what is more than one plain file name. The root would not let it out of its directory either.
+func checkNames(names ...string) error {
+	for _, n := range names {
+		if n == "" || len(n) > 128 || n[0] == '.' || strings.ContainsAny(n, "/\x00") {
+			return fmt.Errorf("%w: %q is no log's name", ErrNoLog, n)
+		}
+	}
+	return nil
+}
+
+func storageError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrStorage, err)
+}

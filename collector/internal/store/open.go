@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// Open opens the database at path, makes it if there is none, and starts the writer. Its errors are ErrHeld, ErrSchema,
+// ErrDamaged, or the file system's.
+//
+// A new database appears under its name only when it is whole. A damaged one is renamed to PATH.damaged-TIME, never
+// deleted; the next Open makes a new one.
+func Open(path string, opt Options) (*Store, error) {
+	if opt.Timeout == 0 {
+		opt.Timeout = 2 * time.Second
+	}
+	if opt.Queue == 0 {
+		opt.Queue = 8192
+	}
+	if opt.Group == 0 {
+		opt.Group = 1024
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		if err := create(path, opt); err != nil {
+			return nil, fmt.Errorf("creating database %s: %w", path, err)
+		}
+	}
+	if err := inspect(path, opt.Timeout); err != nil {
+		return nil, err
+	}
+	db, err := openBolt(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSchema(db, path); err != nil {
+		db.Close()
+		return nil, err
+	}
+	s := &Store{db: db, path: path, opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{})}
+	s.feed.changed = make(chan struct{})
+	if s.feed.last, err = s.lastRevision(); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("opening database %s: %w", path, err)
+	}
+	writeHolder(path)
+	go s.write()
+	return s, nil
+}
+
+func boltOptions(opt Options) *bolt.Options {
+	return &bolt.Options{Timeout: opt.Timeout, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, InitialMmapSize: mmapSize, PageSize: 4096}
+}
+
+// create makes an empty database. A power cut in the middle leaves only the temporary file; of two processes at once
+// one wins, and both go on with its file.
+func create(path string, opt Options) error {
+	tmp := fmt.Sprintf("%s.new-%d", path, os.Getpid())
+	os.Remove(tmp)
+	defer os.Remove(tmp)
+	db, err := bolt.Open(tmp, 0o600, boltOptions(opt))
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, b := range buckets {
+			if _, err := tx.CreateBucket([]byte(b)); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.CreateBucket(eventsBucket); err != nil {
+			return err
+		}
+		meta, err := tx.CreateBucket(metaBucket)
+		if err != nil {
+			return err
+		}
+		return meta.Put(schemaKey, []byte(strconv.Itoa(Schema)))
+	})
+	if err := errors.Join(err, db.Sync(), db.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(tmp, path); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// inspect looks at the file's two meta pages, with the file locked, before bbolt maps it: a page beyond the end of a
+// truncated file would kill the process.
+func inspect(path string, timeout time.Duration) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("opening database: %w", err)
+	}
+	defer f.Close()
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("locking database %s: %w", path, err)
+		}
+		if time.Now().After(end) {
+			return heldError(path)
+		}
+	}
+	if reason := metaDamage(f); reason != "" {
+		return putAside(path, reason)
+	}
+	return nil
+}
+
+// metaDamage reads bbolt's meta pages: 16 bytes of page header, then magic, version, page size, flags (4 bytes each),
+// root (16), freelist, high-water page, transaction (8 each), and the FNV-1a of all that.
+func metaDamage(f *os.File) string {
+	const magic, metaSize = 0xED0CDAED, 64
+	var pages, pageSize, newest uint64
+	found := false
+	for _, at := range []int64{0, 4096} {
+		buf := make([]byte, 16+metaSize)
+		if _, err := f.ReadAt(buf, at); err != nil {
+			if errors.Is(err, io.EOF) {
+				continue
+			}
+			return err.Error()
+		}
+		m := buf[16:]
+		sum := fnv.New64a()
+		sum.Write(m[:metaSize-8])
+		le := binary.LittleEndian
+		if le.Uint32(m) != magic || le.Uint64(m[metaSize-8:]) != sum.Sum64() {
+			continue
+		}
+		if tx := le.Uint64(m[48:]); !found || tx > newest {
+			found, newest = true, tx
+			pages, pageSize = le.Uint64(m[40:]), uint64(le.Uint32(m[8:]))
+		}
+	}
+	if !found {
+		return "neither of its two meta pages is sound"
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	if want := pages * pageSize; uint64(info.Size()) < want {
+		return fmt.Sprintf("it is cut off: %d bytes, at least %d belong to it", info.Size(), want)
+	}
+	return ""
+}
+
+// openBolt opens the file with every panic that damage causes as an error.
+func openBolt(path string, opt Options) (db *bolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, putAside(path, fmt.Sprint(p))
+		}
+	}()
+	db, err = bolt.Open(path, 0o600, boltOptions(opt))
+	switch {
+	case errors.Is(err, bolt.ErrTimeout):
+		return nil, heldError(path)
+	case errors.Is(err, bolt.ErrInvalid), errors.Is(err, bolt.ErrChecksum), errors.Is(err, bolt.ErrVersionMismatch):
+		return nil, putAside(path, err.Error())
+	case err != nil:
+		return nil, fmt.Errorf("opening database %s: %w", path, err)
+	}
+	return db, nil
+}
+
+func checkSchema(db *bolt.DB, path string) error {
+	return db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		if meta == nil {
+			return fmt.Errorf("opening database %s: it is a bbolt database, but not provostd's: name another file", path)
+		}
+		v, err := strconv.Atoi(string(meta.Get(schemaKey)))
+		if err != nil {
+			return fmt.Errorf("opening database %s: reading its schema: %w", path, err)
+		}
+		if v > Schema {
+			return fmt.Errorf("%w: %s has schema %d, this provostd knows %d: install the provostd that wrote it, or restore a backup from before the upgrade",
+				ErrSchema, path, v, Schema)
+		}
+		for _, b := range append([]Bucket{Bucket(eventsBucket)}, buckets...) {
+			if tx.Bucket([]byte(b)) == nil {
+				return fmt.Errorf("opening database %s: bucket %s is missing: restore a backup", path, b)
+			}
+		}
+		return nil
+	})
+}
+
+// putAside renames a damaged file and says so.
+func putAside(path, reason string) error {
+	aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(path, aside); err != nil {
+		return fmt.Errorf("%w: %s: %s; putting it aside: %w", ErrDamaged, path, reason, err)
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: %s: %s; putting it aside as %s: %w", ErrDamaged, path, reason, aside, err)
+	}
+	return fmt.Errorf("%w: %s: %s. It is kept as %s: restore a backup, or start again to begin with an empty database", ErrDamaged, path, reason, aside)
+}
+
+// Damaged names the databases beside path that were put aside.
+func Damaged(path string) []string {
+	found, err := filepath.Glob(strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(path) + ".damaged-*")
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+func holderPath(path string) string { return path + ".holder" }
+
+// writeHolder leaves a note for heldError. Nothing rests on it.
+func writeHolder(path string) {
+	note := fmt.Sprintf("pid %d, since %s", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+	if err := os.WriteFile(holderPath(path), []byte(note), 0o600); err != nil {
+		os.Remove(holderPath(path))
+	}
+}
+
+func heldError(path string) error {
+	who := "another process"
+	if note, err := os.ReadFile(holderPath(path)); err == nil && len(note) > 0 {
+		who = "another provostd (" + string(note) + ")"
+	}
+	return fmt.Errorf("%w: %s is held by %s: stop it first, or use another --data", ErrHeld, path, who)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

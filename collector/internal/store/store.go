@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Bucket is one ordered map of the store.
+type Bucket string
+
+// The buckets. Values are JSON unless said otherwise; who writes them gives them their meaning.
+const (
+	Nodes    Bucket = "nodes"    // node's name → what an operator said of it, its boot action, its current install
+	Installs Bucket = "installs" // install's id → what was ordered
+	Plans    Bucket = "plans"    // install's id → its signed plan
+	Files    Bucket = "files"    // SHA-256 in hex → a script's bytes
+	States   Bucket = "states"   // install's id → checkpoint of what its events say, up to a revision
+	Tokens   Bucket = "tokens"   // SHA-256 of a token → whose it is
+	Settings Bucket = "settings" // single values of the collector itself
+)
+
+var buckets = []Bucket{Nodes, Installs, Plans, Files, States, Tokens, Settings}
+
+var (
+	eventsBucket = []byte("events") // 8-byte big-endian revision → one event
+	metaBucket   = []byte("meta")
+	schemaKey    = []byte("schema") // decimal
+)
+
+// Schema is the layout that this package writes. A greater one in a file is refused.
+const Schema = 1
+
+const (
+	// fill is how full bbolt leaves a page of events: keys only ever grow, so there is nothing to leave room for.
+	fill = 0.95
+	// mmapSize is address space, not memory: while the file is smaller than this, a reader never blocks the writer.
+	mmapSize = 8 << 30
+	// MaxView is how long a read transaction may live: while one is open, no page is used again and the file grows.
+	MaxView = 250 * time.Millisecond
+)
+
+// Options of Open. The zero value is good for use.
+type Options struct {
+	Timeout time.Duration // for the file's lock; 2 s if 0
+	Queue   int           // callers of Update that may wait; 8192 if 0
+	Group   int           // calls that one commit may hold; 1024 if 0
+	Log     *slog.Logger  // slog.Default if nil
+	// LongView is told of every read transaction that lived longer than MaxView. Nil logs it.
+	LongView func(lived time.Duration)
+}
+
+// Hooks are called by the writer, one at a time.
+type Hooks struct {
+	// Committed comes after a commit, with its events, before any caller of Update is released.
+	Committed func(entries []Entry)
+	// Lost comes when a commit did not happen after functions of its group had returned nil: whatever they changed in
+	// memory is to be as it was at the last Committed.
+	Lost func()
+}
+
+// Entry is one event of the log. Value belongs to everybody: it is never changed.
+type Entry struct {
+	Revision uint64
+	Value    []byte
+}
+
+// Store is an open database.
+type Store struct {
+	db    *bolt.DB
+	path  string
+	opt   Options
+	hooks Hooks
+
+	mu      sync.Mutex // guards what follows
+	groups  []*group   // waiting, oldest first; only the last one takes more calls
+	waiting int
+	closing bool
+
+	wake    chan struct{} // holds one token while groups is not empty
+	quit    chan struct{}
+	stopped chan struct{} // closed when the writer is done
+
+	broken atomic.Pointer[error] // set once nothing can be trusted to reach the disk any more
+	feed   feed
+}
+
+// Revision is that of the last committed event, 0 before the first.
+func (s *Store) Revision() uint64 { return s.feed.revision() }
+
+// Path is the database's file.
+func (s *Store) Path() string { return s.path }
+
+// SetHooks must be called before the first Update.
+func (s *Store) SetHooks(h Hooks) { s.hooks = h }
+
+// Err says why the store takes nothing any more, nil while it does.
+func (s *Store) Err() error {
+	if e := s.broken.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// View runs fn on a snapshot. It must be short (MaxView): copy out and return, and do no network I/O. Nothing that the
+// Reader gives is shared with the database.
+func (s *Store) View(fn func(r *Reader) error) error {
+	start := time.Now()
+	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Reader{tx: tx}) })
+	if lived := time.Since(start); lived > MaxView {
+		if s.opt.LongView != nil {
+			s.opt.LongView(lived)
+		} else {
+			s.opt.Log.Warn("read transaction lived too long", "lived", lived, "limit", MaxView)
+		}
+	}
+	return err
+}
+
+// Scan calls fn with every pair of a bucket, in order of keys, outside of any transaction: each piece of at most 512 is
+// read on its own, so that what is written meanwhile may be seen or not.
+func (s *Store) Scan(b Bucket, fn func(key string, value []byte) error) error {
+	type pair struct {
+		key   string
+		value []byte
+	}
+	from := ""
+	for {
+		pairs := make([]pair, 0, 512)
+		size := 0
+		err := s.View(func(r *Reader) error {
+			r.Range(b, from, "", func(k string, v []byte) bool {
+				pairs = append(pairs, pair{k, v})
+				size += len(v)
+				return len(pairs) < cap(pairs) && size < 4<<20
+			})
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("reading bucket %s: %w", b, err)
+		}
+		if len(pairs) == 0 {
+			return nil
+		}
+		for _, p := range pairs {
+			if err := fn(p.key, p.value); err != nil {
+				return err
+			}
+		}
+		from = pairs[len(pairs)-1].key + "\x00"
+	}
+}
+
+// Events gives at most max events with a revision greater than after, in order.
+func (s *Store) Events(after uint64, max int) ([]Entry, error) {
+	var out []Entry
+	err := s.View(func(r *Reader) error {
+		size := 0
+		c := r.tx.Bucket(eventsBucket).Cursor()
+		for k, v := c.Seek(eventKey(after + 1)); k != nil && len(out) < max && size < 4<<20; k, v = c.Next() {
+			out = append(out, Entry{binary.BigEndian.Uint64(k), append([]byte(nil), v...)})
+			size += len(v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Close waits for the calls that wait, ends the writer and closes the file. Update gives ErrClosed from then on.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		<-s.stopped
+		return nil
+	}
+	s.closing = true
+	s.mu.Unlock()
+	close(s.quit)
+	<-s.stopped
+	s.feed.close()
+	err := s.db.Close()
+	os.Remove(holderPath(s.path))
+	if err != nil {
+		return fmt.Errorf("closing %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func eventKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }
+
+// lastRevision reads the greatest revision on disk.
+func (s *Store) lastRevision() (rev uint64, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		if k, _ := tx.Bucket(eventsBucket).Cursor().Last(); k != nil {
+			rev = binary.BigEndian.Uint64(k)
+		}
+		return nil
+	})
+	return rev, err
+}

@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+	"provost/collector/internal/store"
+)
+
+// open opens a store in a temporary directory; at the end of the test it is closed and checked by bbolt's own check.
+func open(t *testing.T, path string, opt store.Options) *store.Store {
+	t.Helper()
+	opt.LongView = func(d time.Duration) { t.Errorf("a read transaction lived for %v", d) }
+	s, err := store.Open(path, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		check(t, path)
+	})
+	return s
+}
+
+func check(t *testing.T, path string) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			t.Errorf("database check: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func path(t *testing.T) string { return filepath.Join(t.TempDir(), "provost.db") }
+
+func get(t *testing.T, s *store.Store, key string) string {
+	t.Helper()
+	var v []byte
+	if err := s.View(func(r *store.Reader) error { v = r.Get(store.Nodes, key); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return string(v)
+}
+
+func put(key, value string) func(*store.Tx) error {
+	return func(tx *store.Tx) error { tx.Put(store.Nodes, key, []byte(value)); return nil }
+}
+
+func values(entries []store.Entry) (out []string) {
+	for _, e := range entries {
+		out = append(out, fmt.Sprintf("%d:%s", e.Revision, e.Value))
+	}
+	return out
+}
+
+func TestUpdate(t *testing.T) {
+	p := path(t)
+	ctx := context.Background()
+	s := open(t, p, store.Options{})
+	if err := s.Update(ctx, put("a", "1")); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.Put(store.Nodes, "a", []byte("2"))
+		tx.Put(store.Nodes, "b", []byte("2"))
+		if rev := tx.Append([]byte("x")); rev != 1 {
+			t.Errorf("Append = %d, want 1", rev)
+		}
+		if got := string(tx.Get(store.Nodes, "a")); got != "2" {
+			t.Errorf("a call sees %q of its own write, want 2", got)
+		}
+		return refused
+	})
+	if !errors.Is(err, refused) {
+		t.Errorf("Update = %v, want the function's error", err)
+	}
+	if got := get(t, s, "a") + get(t, s, "b"); got != "1" {
+		t.Errorf("a refused call left %q, want 1", got)
+	}
+	if got := s.Revision(); got != 0 {
+		t.Errorf("Revision = %d after a refused call, want 0", got)
+	}
+	if err := s.Update(ctx, func(tx *store.Tx) error { tx.Append([]byte("one")); tx.Append([]byte("two")); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	events, err := s.Events(0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"1:one", "2:two"}, values(events)); diff != "" {
+		t.Errorf("Events (-want +got):\n%s", diff)
+	}
+	for name, fn := range map[string]func(*store.Tx) error{
+		"panic":     func(*store.Tx) error { panic("oh") },
+		"empty key": put("", "x"), "long key": put(strings.Repeat("k", store.MaxKey+1), "x"), "empty value": put("k", ""),
+	} {
+		if err := s.Update(ctx, fn); err == nil || errors.Is(err, store.ErrStorage) {
+			t.Errorf("%s: Update = %v, want an error that is not the disk's", name, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Update(ctx, put("a", "3")); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("Update after Close = %v, want ErrClosed", err)
+	}
+	again := open(t, p, store.Options{})
+	if got := get(t, again, "a"); got != "1" || again.Revision() != 2 {
+		t.Errorf("reopened: a = %q at revision %d, want 1 at 2", got, again.Revision())
+	}
+}
+
+// TestGroup blocks the writer in one call, lets others gather, and looks at how the group treats each of them.
+func TestGroup(t *testing.T) {
+	s := open(t, path(t), store.Options{})
+	var committed [][]string
+	s.SetHooks(store.Hooks{Committed: func(e []store.Entry) { committed = append(committed, values(e)) }})
+	ctx := context.Background()
+	inside, release := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	start := func(fn func(*store.Tx) error, check func(error)) {
+		wg.Add(1)
+		go func() { defer wg.Done(); check(s.Update(ctx, fn)) }()
+	}
+	nilError := func(err error) {
+		if err != nil {
+			t.Errorf("Update = %v", err)
+		}
+	}
+	start(func(*store.Tx) error { close(inside); <-release; return nil }, nilError)
+	<-inside
+	const n = 50
+	for i := range n {
+		start(func(tx *store.Tx) error {
+			tx.Append(fmt.Appendf(nil, "e%d", i))
+			if i%5 == 0 {
+				return errors.New("no")
+			}
+			tx.Put(store.Nodes, "count", append(tx.Get(store.Nodes, "count"), 'x'))
+			return nil
+		}, func(err error) {
+			if (err != nil) != (i%5 == 0) {
+				t.Errorf("call %d: Update = %v", i, err)
+			}
+		})
+	}
+	given, cancel := context.WithCancel(ctx)
+	ran := false
+	gave := make(chan error, 1)
+	go func() { gave <- s.Update(given, func(*store.Tx) error { ran = true; return nil }) }()
+	time.Sleep(20 * time.Millisecond) // all are waiting, or join the next group: both are right
+	cancel()
+	if err := <-gave; !errors.Is(err, context.Canceled) {
+		t.Errorf("a call that was given up = %v, want context.Canceled", err)
+	}
+	close(release)
+	wg.Wait()
+	if ran {
+		t.Error("a call that was given up ran")
+	}
+	if got := len(get(t, s, "count")); got != n-n/5 {
+		t.Errorf("%d calls counted, want %d: a call must see what those before it in the group wrote", got, n-n/5)
+	}
+	if s.Revision() != n-n/5 {
+		t.Errorf("Revision = %d, want %d: refused calls take no revision", s.Revision(), n-n/5)
+	}
+	if len(committed) > 3 {
+		t.Errorf("%d commits for %d calls that waited together", len(committed), n)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	s := open(t, path(t), store.Options{Queue: 3})
+	ctx := context.Background()
+	inside, release := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	go func() { first <- s.Update(ctx, func(*store.Tx) error { close(inside); <-release; return nil }) }()
+	<-inside
+	const n = 10
+	results := make(chan error, n)
+	for range n {
+		go func() { results <- s.Update(ctx, put("k", "v")) }()
+	}
+	for range n - 3 {
+		if err := <-results; !errors.Is(err, store.ErrBusy) {
+			t.Errorf("Update beyond the queue = %v, want ErrBusy", err)
+		}
+	}
+	close(release)
+	for range 3 {
+		if err := <-results; err != nil {
+			t.Errorf("Update in the queue = %v", err)
+		}
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRange(t *testing.T) {
+	s := open(t, path(t), store.Options{})
+	ctx := context.Background()
+	for _, k := range []string{"a", "c", "e", "g"} {
+		if err := s.Update(ctx, put(k, k)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect := func(tx *store.Tx, from, to string, max int) (got []string) {
+		tx.Range(store.Nodes, from, to, func(k string, v []byte) bool {
+			got = append(got, k+string(v))
+			return len(got) < max
+		})
+		return got
+	}
+	err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.Put(store.Nodes, "b", []byte("b"))
+		tx.Put(store.Nodes, "c", []byte("C"))
+		tx.Delete(store.Nodes, "e")
+		tx.Put(store.Nodes, "h", []byte("h"))
+		for _, tt := range []struct {
+			from, to string
+			max      int
+			want     []string
+		}{
+			{"", "", 99, []string{"aa", "bb", "cC", "gg", "hh"}},
+			{"b", "g", 99, []string{"bb", "cC"}},
+			{"", "", 2, []string{"aa", "bb"}},
+			{"", "", 3, []string{"aa", "bb", "cC"}},
+			{"h", "", 99, []string{"hh"}},
+			{"x", "", 99, nil},
+		} {
+			if diff := cmp.Diff(tt.want, collect(tx, tt.from, tt.to, tt.max)); diff != "" {
+				t.Errorf("Range(%q, %q) (-want +got):\n%s", tt.from, tt.to, diff)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	if err := s.Scan(store.Nodes, func(k string, v []byte) error { all = append(all, k+string(v)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"aa", "bb", "cC", "gg", "hh"}, all); diff != "" {
+		t.Errorf("Scan (-want +got):\n%s", diff)
+	}
+	if got, want := store.PrefixEnd("ab\xff"), "ac"; got != want {
+		t.Errorf("PrefixEnd = %q, want %q", got, want)
+	}
+}
+
+func TestScanManyPieces(t *testing.T) {
+	s := open(t, path(t), store.Options{})
+	const n = 1500
+	err := s.Update(context.Background(), func(tx *store.Tx) error {
+		for i := range n {
+			tx.Put(store.Nodes, fmt.Sprintf("%05d", i), []byte("v"))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	err = s.Scan(store.Nodes, func(k string, v []byte) error {
+		if want := fmt.Sprintf("%05d", i); k != want {
+			t.Fatalf("Scan gives %s, want %s", k, want)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != n {
+		t.Errorf("Scan = %v after %d pairs, want %d", err, i, n)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	s := open(t, path(t), store.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	const n = 20_000 // more than twice the ring
+	appendAll := func(from, to int) {
+		for i := from; i < to; i += 100 {
+			err := s.Update(ctx, func(tx *store.Tx) error {
+				for j := i; j < i+100; j++ {
+					tx.Append(fmt.Appendf(nil, "%d", j+1))
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}
+	appendAll(0, n/2)
+	var wg sync.WaitGroup
+	for _, from := range []uint64{0, 1, n/2 - 3, n / 2} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			w := s.Watch(from)
+			for want := from + 1; want <= n; {
+				entries, err := w.Next(ctx)
+				if err != nil {
+					t.Errorf("Next after %d = %v", want-1, err)
+					return
+				}
+				for _, e := range entries {
+					if e.Revision != want || string(e.Value) != fmt.Sprint(want) {
+						t.Errorf("watch from %d gives %d:%s, want %d", from, e.Revision, e.Value, want)
+						return
+					}
+					want++
+				}
+			}
+		}()
+	}
+	appendAll(n/2, n)
+	wg.Wait()
+	if _, err := s.Watch(n + 1).Next(ctx); !errors.Is(err, store.ErrGone) {
+		t.Errorf("Next from the future = %v, want ErrGone", err)
+	}
+	w := s.Watch(n)
+	time.AfterFunc(10*time.Millisecond, func() { s.Close() })
+	if _, err := w.Next(ctx); !errors.Is(err, store.ErrClosed) {
+		t.Errorf("Next at Close = %v, want ErrClosed", err)
+	}
+}
+
+func TestOpenHeld(t *testing.T) {
+	p := path(t)
+	open(t, p, store.Options{})
+	_, err := store.Open(p, store.Options{Timeout: 50 * time.Millisecond})
+	if !errors.Is(err, store.ErrHeld) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(err.Error(), p) {
+		t.Errorf("second Open = %v, want ErrHeld with the holder's pid and the file", err)
+	}
+}
+
+func TestOpenNewerSchema(t *testing.T) {
+	p := path(t)
+	s, err := store.Open(p, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	db, err := bolt.Open(p, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte("2")) }); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	if _, err := store.Open(p, store.Options{}); !errors.Is(err, store.ErrSchema) {
+		t.Errorf("Open = %v, want ErrSchema", err)
+	}
+	if len(store.Damaged(p)) != 0 {
+		t.Error("a newer database was put aside")
+	}
+}
+
+func TestOpenDamaged(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"empty":             func(b []byte) []byte { return nil },
+		"text":              func(b []byte) []byte { return []byte(strings.Repeat("not a database\n", 1000)) },
+		"one page":          func(b []byte) []byte { return b[:4096] },
+		"cut off":           func(b []byte) []byte { return b[:3*4096] },
+		"metas overwritten": func(b []byte) []byte { clear(b[:2*4096]); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := path(t)
+			s, err := store.Open(p, store.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 50 {
+				if err := s.Update(context.Background(), put(fmt.Sprint(i), strings.Repeat("v", 1000))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Close()
+			whole, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := damage(whole)
+			if err := os.WriteFile(p, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err = store.Open(p, store.Options{})
+			if !errors.Is(err, store.ErrDamaged) {
+				t.Fatalf("Open = %v, want ErrDamaged", err)
+			}
+			aside := store.Damaged(p)
+			if len(aside) != 1 || !strings.Contains(err.Error(), aside[0]) {
+				t.Fatalf("put aside: %q, which the error must name: %v", aside, err)
+			}
+			kept, err := os.ReadFile(aside[0])
+			if err != nil || string(kept) != string(bad) {
+				t.Errorf("the damaged file was changed: %v", err)
+			}
+			open(t, p, store.Options{})
+		})
+	}
+}
+
+// TestOpenOneMetaLost: bbolt has two meta pages so that a torn write of one is no damage.
+func TestOpenOneMetaLost(t *testing.T) {
+	for page := range int64(2) {
+		p := path(t)
+		s, err := store.Open(p, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(context.Background(), put("a", "1")); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		f, err := os.OpenFile(p, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteAt(make([]byte, 100), page*4096)
+		f.Close()
+		open(t, p, store.Options{})
+	}
+}
+
+func TestLogs(t *testing.T) {
+	l, err := store.OpenLogs(filepath.Join(t.TempDir(), "logs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, tt := range []struct {
+		name   string
+		offset int64
+		chunk  string
+		size   int64
+		err    error
+	}{
+		{"a.log", 0, "hello ", 6, nil},
+		{"a.log", 0, "hello ", 6, store.ErrOffset},
+		{"a.log", 9, "x", 6, store.ErrOffset},
+		{"a.log", 6, "world", 11, nil},
+		{"a.log", 11, "", 11, nil},
+		{"a.log", -1, "x", 11, store.ErrOffset},
+		{"b.log", 5, "x", 0, store.ErrOffset},
+		{"../a.log", 0, "x", 0, store.ErrNoLog},
+		{".a", 0, "x", 0, store.ErrNoLog},
+		{"", 0, "x", 0, store.ErrNoLog},
+	} {
+		size, err := l.Append("01INSTALL", tt.name, tt.offset, []byte(tt.chunk))
+		if size != tt.size || !errors.Is(err, tt.err) {
+			t.Errorf("Append(%q, %d, %q) = %d, %v, want %d, %v", tt.name, tt.offset, tt.chunk, size, err, tt.size, tt.err)
+		}
+	}
+	got, err := l.List("01INSTALL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]store.Log{{Name: "a.log", Size: 11}, {Name: "b.log", Size: 0}}, got); diff != "" {
+		t.Errorf("List (-want +got):\n%s", diff)
+	}
+	if _, err := l.Open("01INSTALL", "none"); !errors.Is(err, store.ErrNoLog) {
+		t.Errorf("Open of no log = %v", err)
+	}
+	if got, err := l.List("01OTHER"); err != nil || len(got) != 0 {
+		t.Errorf("List of no install = %v, %v", got, err)
+	}
+}
