@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"provost/collector/internal/boot"
+	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/profile"
+	"provost/proto"
+)
+
+// Stages that the boot server itself sees.
+const (
+	stageScript = "bootscript-sent"
+	stageKernel = "kernel-sent"
+	stageInitrd = "initrd-sent"
+)
+
+// Boot implements boot.Decider: what the machine with this MAC boots.
+//
+// An attempt begins with a boot script that is fetched after the attempt before it fetched its kernel or said hello: a
+// firmware, its boot loader and a machine with two cards may all ask for the same one. When the attempts that the
+// profile allows are used up, the node is blocked and the install has failed: a node never installs itself for ever.
+func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, error) {
+	r.pub.RLock()
+	n := r.pub.nodes[r.pub.macs[q.MAC]]
+	r.pub.RUnlock()
+	if n == nil || n.Discovered {
+		return boot.Decision{UnknownMAC: true, Action: proto.BootDisk}, nil
+	}
+	if n.BootAction == proto.BootInstall && q.Method != http.MethodHead {
+		err := r.update(ctx, func(c *change) (err error) {
+			n, err = c.askedForScript(c.r.m.macs[q.MAC])
+			return err
+		})
+		if err != nil {
+			return boot.Decision{}, err
+		}
+	}
+	return r.decision(n, q)
+}
+
+// askedForScript counts a fetch of a boot script and gives the node as it is then.
+func (c *change) askedForScript(name string) (*node, error) {
+	n := c.node(name)
+	if n == nil {
+		return nil, unknownNode(name)
+	}
+	rec := c.record(n.Install)
+	if n.BootAction != proto.BootInstall || rec == nil {
+		return n, nil
+	}
+	switch {
+	case rec.Attempt > 0 && !rec.Progressed:
+		return n, c.sent(rec, stageScript)
+	case rec.Attempt < rec.Allowed:
+		rec = rec.clone()
+		if err := c.attempt(rec, proto.SourceBoot, stageScript, true); err != nil {
+			return nil, err
+		}
+		return n, c.sent(rec, stageScript)
+	}
+	looped := rec.clone()
+	looped.Looped = true
+	err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Install: rec.ID, Node: name, Attempt: rec.Attempt,
+		Message: fmt.Sprintf("the node asked for another boot script after %d attempts without an end", rec.Attempt)})
+	err = errors.Join(err, c.putInstall(looped), c.setBoot(n, proto.BootBlock, proto.SourceBoot, "", "", "the attempts are used up"))
+	return c.node(name), err
+}
+
+// sent notes a stage of the current attempt, once.
+func (c *change) sent(old *installRecord, stage string) error {
+	if slices.Contains(old.Sent, stage) {
+		return nil
+	}
+	rec := old.clone()
+	rec.Sent = append(rec.Sent, stage)
+	if stage == stageScript { // the attempt's own event says so
+		return c.putInstall(rec)
+	}
+	rec.Progressed = rec.Progressed || stage == stageKernel
+	err := c.append(proto.Event{Kind: proto.KindStage, Source: proto.SourceBoot, Install: rec.ID, Node: rec.Node, Stage: stage, Attempt: rec.Attempt})
+	return errors.Join(err, c.putInstall(rec))
+}
+
+// decision says it in the boot server's words.
+func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
+	d := boot.Decision{Action: n.BootAction, Node: n.Spec.Name, LocalBoot: profile.LocalExit}
+	r.pub.RLock()
+	in := r.pub.installs[n.Install]
+	r.pub.RUnlock()
+	if in == nil {
+		return d, nil
+	}
+	rec := in.rec.Load()
+	d.Install, d.Attempt = rec.ID, rec.Attempt
+	if in.recipe.LocalBoot != "" {
+		d.LocalBoot = in.recipe.LocalBoot
+	}
+	switch n.BootAction {
+	case proto.BootInstall:
+		p, err := profile.Recall(in.recipe.Profile, in.recipe.Args, in.recipe.Vars)
+		if err != nil {
+			return d, fmt.Errorf("reading the kernel arguments of install %s: %w", rec.ID, err)
+		}
+		d.Attempt = max(rec.Attempt, 1) // of a HEAD before any attempt
+		d.Args, err = p.KernelArgs(profile.ArgData{Images: q.Images(), Node: n.Spec.Name, Install: rec.ID, Attempt: d.Attempt, MAC: q.MAC,
+			Groups: n.Spec.Groups, Attrs: n.Spec.Attrs})
+		if err != nil {
+			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
+		}
+		d.Kernel, d.Initrds = in.recipe.Kernel, in.recipe.Initrds
+		d.Ticket, d.Claim = r.ticket(rec.ID, d.Attempt), r.claim(rec.ID, d.Attempt)
+		d.Pin, d.URLs = r.opt.Pin, r.opt.URLs
+	case proto.BootBlock:
+		d.Reason, d.Hint = blockText(n.Spec.Name, in.look())
+	}
+	return d, nil
+}
+
+func blockText(name string, v *lifecycle.View) (reason, hint []string) {
+	reason = []string{name + ": " + v.Summary}
+	if v.Cause != nil && v.Cause.Message != "" {
+		reason = append(reason, proto.Clip(v.Cause.Message, 256))
+	}
+	return reason, []string{
+		"provost explain " + name + "        why, with the log",
+		"provost install " + name + "        install it again",
+		"provost boot " + name + " install   one more attempt of this install",
+		"provost boot " + name + " disk      boot what is on the disk",
+	}
+}
+
+// Sent implements boot.Decider: a file of an attempt was fetched.
+func (r *Registry) Sent(ctx context.Context, ticket, file string, complete bool) {
+	id, attempt, ok := r.openTicket(ticket)
+	if !ok || !complete {
+		return
+	}
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	r.pub.RUnlock()
+	if in == nil {
+		return
+	}
+	stage := stageInitrd
+	if file == in.recipe.Kernel {
+		stage = stageKernel
+	}
+	if rec := in.rec.Load(); rec.Attempt != attempt || slices.Contains(rec.Sent, stage) {
+		return
+	}
+	err := r.update(ctx, func(c *change) error {
+		if rec := c.record(id); rec != nil && rec.Attempt == attempt {
+			return c.sent(rec, stage)
+		}
+		return nil
+	})
+	if err != nil {
+		r.opt.Log.Warn("noting that a boot file was fetched", "install", id, "file", file, "error", err)
+	}
+}

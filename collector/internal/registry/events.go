@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"provost/proto"
+)
+
+// record is one journal record of a request: an event, or why it is none.
+type record struct {
+	event proto.Event
+	bad   error
+}
+
+// Events takes a run of an agent's journal records. id is the install of the request's token.
+func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest) (*proto.EventsAnswer, error) {
+	arrived := stamp(r.now())
+	switch {
+	case q.Schema > proto.Schema:
+		return nil, problem(400, proto.CodeBadRequest, "upgrade provostd", "schema %d is newer than this collector, which knows %d", q.Schema, proto.Schema)
+	case q.Install != id:
+		return nil, badCredentials("the token is another install's")
+	case !proto.ValidJournal(q.Journal):
+		return nil, problem(400, proto.CodeBadRequest, "", "journal %q: use 16 hex digits", proto.Clip(q.Journal, 64))
+	case !proto.ValidBoot(q.Clock.Boot) || q.Clock.OffsetMS < 0:
+		return nil, problem(400, proto.CodeBadRequest, "", "clock.boot or clock.offset_ms is malformed")
+	case len(q.Events) > proto.MaxEvents:
+		return nil, problem(413, proto.CodeTooLarge, "send fewer at once", "%d events in one request, at most %d", len(q.Events), proto.MaxEvents)
+	}
+	records := make([]record, len(q.Events))
+	for i, raw := range q.Events {
+		records[i] = decodeRecord(raw, q)
+	}
+	guessSeqs(records)
+	var a *proto.EventsAnswer
+	err := r.update(ctx, func(c *change) (err error) {
+		a, err = c.take(id, q, records, arrived)
+		return err
+	})
+	return a, err
+}
+
+// decodeRecord reads one record. Seq is set even of a bad one, if it can be told.
+func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
+	var rec record
+	if err := json.Unmarshal(raw, &rec.event); err != nil {
+		rec.bad = fmt.Errorf("it is no event: %w", err)
+		return rec
+	}
+	e := &rec.event
+	switch {
+	case len(raw) > proto.MaxEventSize:
+		rec.bad = fmt.Errorf("event of %d bytes, at most %d are allowed", len(raw), proto.MaxEventSize)
+	case e.Install != "" && e.Install != q.Install || e.Journal != "" && e.Journal != q.Journal || e.Source != "" && e.Source != proto.SourceAgent:
+		rec.bad = errors.New("it names another install, journal or source than its request")
+	default:
+		rec.bad = e.CheckAgent()
+	}
+	e.Revision, e.Node, e.Attempt, e.At = 0, "", 0, time.Time{} // these are the collector's to say
+	return rec
+}
+
+// guessSeqs tells the numbers of records that do not: they stand in a row. Without any number they stay 0.
+func guessSeqs(records []record) {
+	for i, r := range records {
+		if r.event.Seq != 0 {
+			for j := i - 1; j >= 0 && records[j].event.Seq == 0 && r.event.Seq > uint64(i-j); j-- {
+				records[j].event.Seq = r.event.Seq - uint64(i-j)
+			}
+			for j := i + 1; j < len(records) && records[j].event.Seq == 0; j++ {
+				records[j].event.Seq = r.event.Seq + uint64(j-i)
+			}
+		}
+	}
+}
+
+// take adds the records that are wanted to the install, whatever has become of it meanwhile. Only the events of a node's
+// newest install change the node.
+func (c *change) take(id string, q *proto.EventsRequest, records []record, arrived time.Time) (*proto.EventsAnswer, error) {
+	old := c.record(id)
+	if old == nil {
+		return nil, badCredentials("the token's install is gone")
+	}
+	rec := old.clone()
+	m := c.mark(id, q.Journal)
+	clock := clock{rec: rec, arrived: arrived, sender: q.Clock}
+	rec.learnBoot(q.Clock.Boot, started(arrived, q.Clock))
+	a := &proto.EventsAnswer{}
+	sealed := false
+	for _, r := range records {
+		e := r.event
+		if e.Seq == 0 {
+			e.Seq = m.Next // nobody can say better
+		}
+		if e.Seq < m.Next {
+			continue
+		}
+		if e.Seq > m.Next {
+			break
+		}
+		e.At = clock.at(&e, m.At)
+		if r.bad != nil {
+			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeBadRequest, Detail: r.bad.Error()})
+			e = proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true,
+				Message: proto.Clip(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad), proto.MaxMessage)}
+		} else {
+			e.Source = proto.SourceAgent
+			rec.follow(&e)
+			sealed = sealed || e.Kind == proto.KindSealed
+		}
+		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
+		if err := c.append(e); err != nil {
+			return nil, err
+		}
+		m = mark{e.Seq + 1, e.At}
+	}
+	c.setMark(id, q.Journal, m)
+	a.Next = m.Next
+	if err := c.settle(rec, old); err != nil {
+		return nil, err
+	}
+	n := c.node(rec.Node)
+	if sealed && n.Install == id && (n.BootAction == proto.BootInstall || n.BootAction == proto.BootBlock) {
+		if err := c.setBoot(n, proto.BootDisk, proto.SourceBoot, "bootaction-disk", "", "the installer is done"); err != nil {
+			return nil, err
+		}
+		n = c.node(rec.Node)
+	}
+	a.BootAction = n.BootAction
+	return a, nil
+}
+
+// settle writes a record if it changed.
+func (c *change) settle(rec, old *installRecord) error {
+	if len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed {
+		return nil
+	}
+	return c.putInstall(rec)
+}
+
+// follow does what an agent's event means for its install's record.
+func (rec *installRecord) follow(e *proto.Event) {
+	if e.Kind != proto.KindOrder {
+		return
+	}
+	rec.Orders = slices.DeleteFunc(rec.Orders, func(o pendingOrder) bool { return o.ID == e.OrderID })
+	switch proto.Verb(e.Order) {
+	case proto.VerbRetry, proto.VerbSkip, proto.VerbRelease:
+		rec.Began = e.At // the time that it waited is not counted
+	}
+}
+
+// clock tells when the events of one request really were.
+type clock struct {
+	rec     *installRecord
+	arrived time.Time
+	sender  proto.Clock
+}
+
+// at gives the time of an event, never before that of the journal's record before it, the order of the install, or after
+// the arrival.
+//
+// In the boot in which it is sent, the time since that boot is exact. For an earlier boot whose start is known, the same.
+// Otherwise there is only the wall clock, and how far off it is now.
+func (c clock) at(e *proto.Event, before time.Time) time.Time {
+	offset := time.Duration(e.OffsetMS) * time.Millisecond
+	var at time.Time
+	if e.Boot == c.sender.Boot {
+		at = started(c.arrived, c.sender).Add(offset)
+	} else if begin, ok := c.rec.epoch(e.Boot); ok {
+		at = begin.Add(offset)
+	} else {
+		at = e.Time.Add(c.arrived.Sub(c.sender.Time))
+	}
+	if at.Before(c.rec.Ordered) {
+		at = c.rec.Ordered
+	}
+	if at.After(c.arrived) {
+		at = c.arrived
+	}
+	if at.Before(before) {
+		at = before
+	}
+	return stamp(at)
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"provost/collector/internal/registry"
+	"provost/collector/internal/registry/registrytest"
+	"provost/proto"
+)
+
+// TestClaimRace lets machines race for claims: each claim is one machine's, and every other raises an alarm.
+func TestClaimRace(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	const races, rivals = 30, 6
+	for range races {
+		s.Ordered("n1")
+		d := s.Script(mac)
+		var mu sync.Mutex
+		got := map[string]int{}
+		var wg sync.WaitGroup
+		for i := range byte(rivals) {
+			wg.Go(func() {
+				a, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(i)))
+				mu.Lock()
+				defer mu.Unlock()
+				got[code(err)]++
+				if err == nil && a.Token == "" {
+					t.Error("no token for the winner")
+				}
+			})
+		}
+		wg.Wait()
+		if got[""] != 1 || got[proto.CodeContested] != rivals-1 {
+			t.Fatalf("%d machines with one claim: %v, want one in and %d contested", rivals, got, rivals-1)
+		}
+		n := strings.Count(strings.Join(kinds(t, s, "n1", d.Install), " "), "contested")
+		if n != rivals-1 || !s.Seen("n1").Contested {
+			t.Fatalf("%d alarms, want %d", n, rivals-1)
+		}
+	}
+}
+
+func TestContestedIsBounded(t *testing.T) {
+	s := registrytest.New(t)
+	d := s.Script(func() string { m := s.Add("n1", 1); s.Ordered("n1"); return m }())
+	for i := range byte(100) {
+		_, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(i)))
+		if want := map[bool]string{true: "", false: proto.CodeContested}[i == 0]; code(err) != want {
+			t.Fatalf("hello %d = %v, want %q", i, err, want)
+		}
+	}
+	if n := strings.Count(strings.Join(kinds(t, s, "n1", d.Install), " "), "contested"); n == 0 || n > 20 {
+		t.Errorf("%d alarms were written, want some, and not one for each of 99", n)
+	}
+}
+
+func TestHelloTokens(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	id := s.Ordered("n1")
+	d := s.Script(mac)
+	h := registrytest.HelloOf(d, registrytest.Boot(1))
+	tokens := map[string]bool{}
+	var last string
+	for range 20 {
+		a, err := s.Hello(ctx, "", h)
+		if err != nil || tokens[a.Token] || a.Install != id {
+			t.Fatalf("hello = %+v, %v: want a fresh token", a, err)
+		}
+		tokens[a.Token], last = true, a.Token
+	}
+	good := 0
+	for token := range tokens {
+		if _, err := s.Agent(token); err == nil {
+			good++
+		}
+	}
+	if got, err := s.Agent(last); err != nil || got != id || good > 10 {
+		t.Errorf("the last token = %q, %v; %d of 20 are good, want few", got, err, good)
+	}
+	s.Restart()
+	if got, err := s.Agent(last); err != nil || got != id {
+		t.Errorf("the token after a restart = %q, %v", got, err)
+	}
+	s.Clock.Advance(registry.TokenLife + time.Second)
+	if _, err := s.Agent(last); code(err) != proto.CodeBadCredentials {
+		t.Errorf("an expired token = %v", err)
+	}
+	for _, bad := range []string{"", "x", last + "0", strings.ToUpper(last)} {
+		if _, err := s.Agent(bad); code(err) != proto.CodeBadCredentials {
+			t.Errorf("Agent(%q) = %v, want bad-credentials", bad, err)
+		}
+	}
+}
+
+// TestJoin: on a site that boots its nodes by itself, each boot of the installer is an attempt; one too many is said,
+// and cannot be prevented.
+func TestJoin(t *testing.T) {
+	s := registrytest.New(t)
+	p := registrytest.Prepared("compute")
+	p.Recipe.Boot, p.Recipe.Kernel, p.Recipe.Initrds, p.Recipe.Args = "external", "", nil, ""
+	s.Profiles.Put("compute", p)
+	mac := s.Add("n1", 1)
+	hello := func(boot byte, env string) (*proto.HelloAnswer, error) {
+		return s.Hello(ctx, "", &proto.Hello{Schema: 1, Env: env, Clock: proto.Clock{Boot: registrytest.Boot(boot)}, JoinKey: registrytest.JoinKey,
+			MACs: []string{mac}, Journal: registrytest.Journal})
+	}
+	if _, err := hello(1, proto.EnvInstaller); code(err) != proto.CodeNotOrdered {
+		t.Fatalf("hello without an order = %v", err)
+	}
+	id := s.Ordered("n1")
+	if n := s.Seen("n1"); n.BootAction != proto.BootDisk {
+		t.Errorf("boot action = %s, want disk: the site's own PXE decides", n.BootAction)
+	}
+	for i, tt := range []struct {
+		boot    byte
+		env     string
+		attempt int
+		summary string
+	}{
+		{1, proto.EnvInstaller, 1, "ordered"},
+		{1, proto.EnvInstaller, 1, "ordered"}, // the answer was lost
+		{2, proto.EnvInstalled, 1, "ordered"},
+		{3, proto.EnvInstaller, 2, "failed(loop=1)"},
+		{3, proto.EnvInstaller, 2, "failed(loop=1)"},
+	} {
+		a, err := hello(tt.boot, tt.env)
+		if err != nil || a.Install != id || a.Token == "" || a.Attempt != tt.attempt {
+			t.Fatalf("hello %d = %+v, %v, want attempt %d and a token", i, a, err, tt.attempt)
+		}
+		if n := s.Seen("n1"); n.Summary != tt.summary {
+			t.Errorf("hello %d: %s, want %s", i, n.Summary, tt.summary)
+		}
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); code(err) != proto.CodeConflict {
+		t.Errorf("abort of a failed install = %v, want conflict", err)
+	}
+	s.Ordered("n1")
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hello(5, proto.EnvInstaller); code(err) != proto.CodeNotOrdered {
+		t.Errorf("hello after an abort = %v, want not-ordered", err)
+	}
+}
+
+func TestPlanIsSignedAgain(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	if err := s.Order(ctx, []string{"n1"}, proto.InstallOrder{NextBoot: true}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	plan := func(boot byte) *proto.Plan {
+		a, err := s.Hello(ctx, "", registrytest.HelloOf(s.Script(mac), registrytest.Boot(boot)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := proto.DecodePlan(a.Plan.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !p.Expires.After(a.Time) {
+			t.Errorf("the plan expires at %v, it is %v", p.Expires, a.Time)
+		}
+		return p
+	}
+	s.Clock.Advance(30 * 24 * time.Hour) // it was switched on a month later
+	first := plan(1)
+	if len(first.Steps) != 1 || first.Steps[0].Timeout == nil || first.Revision != 1 || first.Node != "n1" {
+		t.Errorf("plan = %+v", first)
+	}
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// install is one install in memory. Its parts have different owners.
+type install struct {
+	id     string
+	recipe *Recipe
+
+	// Of the writer alone: with everything decided so far.
+	next  *installRecord
+	marks map[string]mark // by journal
+
+	// For readers: as committed.
+	rec  atomic.Pointer[installRecord]
+	seen atomic.Int64 // last heartbeat, Unix milliseconds; not on disk
+
+	mu        sync.Mutex // guards what follows: the fold of the committed events
+	state     lifecycle.State
+	journals  map[string]mark // marks as committed
+	revisions []uint64        // of the events
+	view      *lifecycle.View // of state; nil when it has to be computed
+}
+
+// model is what the writer decides by. Only the writer touches it.
+type model struct {
+	nodes     map[string]*node
+	installs  map[string]*install
+	macs      map[string]string // MAC → node
+	operators map[string]operatorToken
+
+	// What the group at hand has changed, to be published with its commit or taken back.
+	dirtyNodes, dirtyInstalls map[string]bool
+	dirtyMACs, dirtyOperators map[string]bool
+	events                    []*proto.Event
+}
+
+// published is what readers see.
+type published struct {
+	sync.RWMutex
+	nodes     map[string]*node
+	installs  map[string]*install
+	macs      map[string]string
+	agents    map[string]string // hash of an agent's token → install
+	operators map[string]operatorToken
+}
+
+// change is one decision in the making. It sees the model under its own wishes; keep makes them the model's.
+type change struct {
+	r   *Registry
+	tx  *store.Tx
+	now time.Time
+
+	nodes     map[string]*node // nil value: removed
+	records   map[string]*installRecord
+	made      map[string]*install
+	removed   map[string]bool
+	marks     map[string]map[string]mark
+	macs      map[string]string // "": removed
+	operators map[string]*operatorToken
+	events    []*proto.Event
+}
+
+func (c *change) node(name string) *node {
+	if n, ok := c.nodes[name]; ok {
+		return n
+	}
+	return c.r.m.nodes[name]
+}
+
+func (c *change) mac(mac string) string {
+	if n, ok := c.macs[mac]; ok {
+		return n
+	}
+	return c.r.m.macs[mac]
+}
+
+// record gives an install's record as decided so far, nil if there is none. It must not be changed.
+func (c *change) record(id string) *installRecord {
+	if rec, ok := c.records[id]; ok {
+		return rec
+	}
+	if in := c.r.m.installs[id]; in != nil && !c.removed[id] {
+		return in.next
+	}
+	return nil
+}
+
+// edit gives an install's record for changing; putInstall takes it.
+func (c *change) edit(id string) *installRecord { return c.record(id).clone() }
+
+func (c *change) install(id string) *install {
+	if in := c.made[id]; in != nil {
+		return in
+	}
+	return c.r.m.installs[id]
+}
+
+func (c *change) mark(id, journal string) mark {
+	if m, ok := c.marks[id][journal]; ok {
+		return m
+	}
+	if in := c.install(id); in != nil {
+		if m, ok := in.marks[journal]; ok {
+			return m
+		}
+	}
+	return mark{Next: 1}
+}
+
+func (c *change) setMark(id, journal string, m mark) {
+	if c.marks[id] == nil {
+		c.marks[id] = map[string]mark{}
+	}
+	c.marks[id][journal] = m
+}
+
+func (c *change) putNode(n *node) error {
+	v := *n
+	v.Changed, v.Revision = c.now, c.tx.NextRevision()-1
+	b, err := json.Marshal(v.nodeRecord)
+	if err != nil {
+		return fmt.Errorf("encoding node %s: %w", n.Spec.Name, err)
+	}
+	c.tx.Put(store.Nodes, n.Spec.Name, b)
+	c.nodes[n.Spec.Name] = &v
+	return nil
+}
+
+func (c *change) putInstall(rec *installRecord) error {
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("encoding install %s: %w", rec.ID, err)
+	}
+	c.tx.Put(store.Installs, rec.ID, b)
+	c.records[rec.ID] = rec
+	return nil
+}
+
+// append adds an event of the collector's own, unless its identity is set already: then it is an agent's.
+func (c *change) append(e proto.Event) error {
+	e.Revision = c.tx.NextRevision()
+	if e.Seq == 0 {
+		e.Seq = e.Revision // unique within a source, and growing
+	}
+	if e.At.IsZero() {
+		e.At = stamp(c.now)
+	}
+	if e.Time.IsZero() {
+		e.Time = e.At
+	}
+	b, err := json.Marshal(&e)
+	if err != nil {
+		return fmt.Errorf("encoding event: %w", err)
+	}
+	c.tx.Append(b)
+	c.events = append(c.events, &e)
+	return nil
+}
+
+// stamp is a time as events have it: UTC, in milliseconds.
+func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// keep makes the change part of the model. Nothing in it can fail.
+func (c *change) keep() {
+	m := c.r.m
+	for id, in := range c.made {
+		m.installs[id] = in
+		m.dirtyInstalls[id] = true
+	}
+	for id, rec := range c.records {
+		m.installs[id].next = rec
+		m.dirtyInstalls[id] = true
+	}
+	for id := range c.removed {
+		delete(m.installs, id)
+		m.dirtyInstalls[id] = true
+	}
+	for id, marks := range c.marks {
+		if in := m.installs[id]; in != nil {
+			maps.Copy(in.marks, marks)
+			m.dirtyInstalls[id] = true
+		}
+	}
+	for name, n := range c.nodes {
+		put(m.nodes, name, n, n == nil)
+		m.dirtyNodes[name] = true
+	}
+	for mac, name := range c.macs {
+		put(m.macs, mac, name, name == "")
+		m.dirtyMACs[mac] = true
+	}
+	for hash, t := range c.operators {
+		if t == nil {
+			delete(m.operators, hash)
+		} else {
+			m.operators[hash] = *t
+		}
+		m.dirtyOperators[hash] = true
+	}
+	m.events = append(m.events, c.events...)
+}
+
+func put[K comparable, V any](m map[K]V, k K, v V, remove bool) {
+	if remove {
+		delete(m, k)
+	} else {
+		m[k] = v
+	}
+}
+
+// committed publishes what the group has changed. The store's writer calls it after the commit.
+func (r *Registry) committed([]store.Entry) {
+	m, p := r.m, &r.pub
+	for _, e := range m.events {
+		if in := m.installs[e.Install]; in != nil {
+			in.apply(e)
+			r.checkpoints.touch(e.Install, e.Revision)
+		}
+	}
+	p.Lock()
+	for id := range m.dirtyInstalls {
+		p.publishInstall(id, m.installs[id])
+	}
+	for name := range m.dirtyNodes {
+		n, ok := m.nodes[name]
+		put(p.nodes, name, n, !ok)
+	}
+	for mac := range m.dirtyMACs {
+		n, ok := m.macs[mac]
+		put(p.macs, mac, n, !ok)
+	}
+	for hash := range m.dirtyOperators {
+		t, ok := m.operators[hash]
+		put(p.operators, hash, t, !ok)
+	}
+	p.Unlock()
+	m.clean()
+}
+
+func (p *published) publishInstall(id string, in *install) {
+	if old := p.installs[id]; old != nil {
+		if rec := old.rec.Load(); rec != nil {
+			for _, t := range rec.Tokens {
+				delete(p.agents, t.Hash)
+			}
+		}
+	}
+	if in == nil {
+		delete(p.installs, id)
+		return
+	}
+	in.rec.Store(in.next)
+	p.installs[id] = in
+	for _, t := range in.next.Tokens {
+		p.agents[t.Hash] = id
+	}
+}
+
+// lost takes back what the group has changed: the published state is the last one that was committed.
+func (r *Registry) lost() {
+	m, p := r.m, &r.pub
+	p.RLock()
+	for id := range m.dirtyInstalls {
+		in, ok := p.installs[id]
+		put(m.installs, id, in, !ok)
+		if ok {
+			in.next = in.rec.Load()
+			in.mu.Lock()
+			in.marks = maps.Clone(in.journals)
+			in.mu.Unlock()
+		}
+	}
+	for name := range m.dirtyNodes {
+		n, ok := p.nodes[name]
+		put(m.nodes, name, n, !ok)
+	}
+	for mac := range m.dirtyMACs {
+		n, ok := p.macs[mac]
+		put(m.macs, mac, n, !ok)
+	}
+	for hash := range m.dirtyOperators {
+		t, ok := p.operators[hash]
+		put(m.operators, hash, t, !ok)
+	}
+	p.RUnlock()
+	m.clean()
+}
+
+func (m *model) clean() {
+	clear(m.dirtyNodes)
+	clear(m.dirtyInstalls)
+	clear(m.dirtyMACs)
+	clear(m.dirtyOperators)
+	m.events = m.events[:0]
+}
+
+// apply adds a committed event to the fold. Events may come again, as after a restart.
+func (in *install) apply(e *proto.Event) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if i, found := slices.BinarySearch(in.revisions, e.Revision); !found {
+		in.revisions = slices.Insert(in.revisions, i, e.Revision)
+	}
+	if e.Journal != "" {
+		m := in.journals[e.Journal]
+		if in.journals == nil {
+			in.journals = map[string]mark{}
+		}
+		if e.Seq >= m.Next {
+			m.Next = e.Seq + 1
+		}
+		if e.At.After(m.At) {
+			m.At = e.At
+		}
+		in.journals[e.Journal] = m
+	}
+	in.state.Apply(e)
+	in.view = nil
+}
+
+// look gives the fold's view; it must not be changed.
+func (in *install) look() *lifecycle.View {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.view == nil {
+		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust})
+		in.view = &v
+	}
+	return in.view
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// maxDiscovered bounds the machines that are known only because they showed a join key.
+const maxDiscovered = 4096
+
+// AddNode adds a node. A discovered machine with one of its MACs becomes it.
+func (r *Registry) AddNode(ctx context.Context, spec proto.NodeSpec) (proto.Node, error) {
+	if err := spec.Check(); err != nil {
+		return proto.Node{}, badRequest(err)
+	}
+	if err := r.checkProfile(spec.Profile); err != nil {
+		return proto.Node{}, err
+	}
+	err := r.update(ctx, func(c *change) error {
+		if old := c.node(spec.Name); old != nil && !old.Discovered {
+			return problem(409, proto.CodeExists, "provost node set changes it", "node %s is there already", spec.Name)
+		}
+		for _, mac := range spec.MACs {
+			if owner := c.mac(mac); owner != "" {
+				if !c.node(owner).Discovered {
+					return macTaken(mac, owner)
+				}
+				c.dropNode(c.node(owner))
+			}
+		}
+		c.setMACs(nil, spec.MACs, spec.Name)
+		return c.putNode(&node{nodeRecord: nodeRecord{Spec: spec, BootAction: proto.BootDisk}})
+	})
+	if err != nil {
+		return proto.Node{}, err
+	}
+	return r.Node(spec.Name)
+}
+
+// PatchNodes changes several nodes, or none.
+func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.NodePatch) error {
+	if err := patch.Check(); err != nil {
+		return badRequest(err)
+	}
+	if len(names) > 1 && (patch.MACs != nil || patch.IP != nil || patch.Serial != nil) {
+		return problem(400, proto.CodeBadRequest, "name one node", "MAC, address and serial belong to one node; %d are named", len(names))
+	}
+	if patch.Profile != nil {
+		if err := r.checkProfile(*patch.Profile); err != nil {
+			return err
+		}
+	}
+	return r.update(ctx, func(c *change) error {
+		for _, name := range names {
+			old := c.node(name)
+			if old == nil || old.Discovered {
+				return unknownNode(name)
+			}
+			n := *old
+			n.Spec = patch.Apply(old.Spec)
+			if err := n.Spec.Check(); err != nil {
+				return badRequest(err)
+			}
+			for _, mac := range n.Spec.MACs {
+				if owner := c.mac(mac); owner != "" && owner != name {
+					return macTaken(mac, owner)
+				}
+			}
+			c.setMACs(old.Spec.MACs, n.Spec.MACs, name)
+			if err := c.putNode(&n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// RemoveNodes removes nodes with all their installs and logs, or none. A node whose install is under way stays.
+func (r *Registry) RemoveNodes(ctx context.Context, names []string) error {
+	var gone []string
+	err := r.update(ctx, func(c *change) error {
+		gone = nil
+		var busy []string
+		for _, name := range names {
+			n := c.node(name)
+			if n == nil {
+				return unknownNode(name)
+			}
+			if in := c.install(n.Install); in != nil && !in.look().Ended {
+				busy = append(busy, name)
+			}
+		}
+		if len(busy) > 0 {
+			return problem(409, proto.CodeConflict, "provost abort "+strings.Join(busy, ",")+" ends it", "an install is under way on %s", strings.Join(busy, ","))
+		}
+		for _, name := range names {
+			n := c.node(name)
+			gone = append(gone, n.installs...)
+			c.dropNode(n)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range gone { // unreachable already; a crash here leaves only files behind
+		if err := r.opt.Logs.Remove(id); err != nil {
+			r.opt.Log.Warn("removing the logs of a removed node", "install", id, "error", err)
+		}
+	}
+	return nil
+}
+
+func (c *change) dropNode(n *node) {
+	c.setMACs(n.Spec.MACs, nil, n.Spec.Name)
+	c.tx.Delete(store.Nodes, n.Spec.Name)
+	c.nodes[n.Spec.Name] = nil
+	for _, id := range n.installs {
+		for _, b := range []store.Bucket{store.Installs, store.Plans, store.States} {
+			c.tx.Delete(b, id)
+		}
+		c.removed[id] = true
+	}
+}
+
+// discover keeps a machine that showed a join key and that nobody has added. Its name is its MAC's.
+func (c *change) discover(h *proto.Hello) error {
+	if len(h.MACs) == 0 {
+		return nil
+	}
+	for _, mac := range h.MACs {
+		if c.mac(mac) != "" {
+			return nil // it is listed already
+		}
+	}
+	name := strings.ReplaceAll(h.MACs[0], ":", "-")
+	if c.node(name) != nil {
+		return nil
+	}
+	count := 0
+	for _, n := range c.r.m.nodes {
+		if n.Discovered {
+			count++
+		}
+	}
+	if count >= maxDiscovered {
+		c.r.opt.Log.Warn("a machine is not listed as discovered: there are too many", "mac", h.MACs[0], "limit", maxDiscovered)
+		return nil
+	}
+	c.setMACs(nil, h.MACs, name)
+	spec := proto.NodeSpec{Name: name, MACs: slices.Clone(h.MACs), Serial: h.Serial}
+	return c.putNode(&node{nodeRecord: nodeRecord{Spec: spec, BootAction: proto.BootDisk, Discovered: true}})
+}
+
+func (c *change) setMACs(old, new []string, name string) {
+	for _, mac := range old {
+		c.macs[mac] = ""
+	}
+	for _, mac := range new {
+		c.macs[mac] = name
+	}
+}
+
+func (r *Registry) checkProfile(name string) error {
+	if name == "" || r.opt.Profiles.Has(name) {
+		return nil
+	}
+	return unknownProfile(name)
+}
+
+func unknownProfile(name string) *proto.Problem {
+	return problem(404, proto.CodeUnknownProfile, "provost profile list shows every profile", "there is no profile %q", proto.Clip(name, 64))
+}
+
+func macTaken(mac, owner string) *proto.Problem {
+	return problem(409, proto.CodeExists, "a MAC belongs to one node: provost node show "+owner, "MAC %s belongs to node %s", mac, owner)
+}
+
+func badRequest(err error) *proto.Problem {
+	return problem(400, proto.CodeBadRequest, "", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// SetBootAction sets what nodes get when they ask for a boot script, of all of them or of none.
+func (r *Registry) SetBootAction(ctx context.Context, names []string, action proto.BootAction, actor, reason string) error {
+	switch action {
+	case proto.BootInstall, proto.BootDisk, proto.BootBlock:
+	default:
+		return problem(400, proto.CodeBadRequest, "use install, disk or block", "boot action %q is not supported", proto.Clip(string(action), 32))
+	}
+	return r.update(ctx, func(c *change) error {
+		for _, name := range names {
+			old := c.node(name)
+			if old == nil || old.Discovered {
+				return unknownNode(name)
+			}
+			rec := c.record(old.Install)
+			if action == proto.BootInstall {
+				if rec == nil || c.install(rec.ID).look().Status == proto.StatusBooted {
+					return problem(409, proto.CodeConflict, "provost install "+name+" orders one", "no install of %s is under way", name)
+				}
+				again := rec.clone()
+				again.Allowed, again.Looped = max(rec.Allowed, rec.Attempt+c.install(rec.ID).recipe.Attempts), false
+				if err := c.putInstall(again); err != nil {
+					return err
+				}
+			}
+			if err := c.setBoot(old, action, proto.SourceOperator, "", actor, reason); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// setBoot changes a node's boot action and says so in the history of its install.
+func (c *change) setBoot(old *node, action proto.BootAction, source proto.Source, stage, actor, reason string) error {
+	n := *old
+	n.BootAction = action
+	message := string(action)
+	if reason != "" {
+		message += ": " + reason
+	}
+	err := c.append(proto.Event{Kind: proto.KindBootAction, Source: source, Install: n.Install, Node: n.Spec.Name, Stage: stage,
+		Message: proto.Clip(message, proto.MaxMessage), Actor: actor})
+	return errors.Join(err, c.putNode(&n))
+}
+
+// encode is for values whose encoding cannot fail but by a bug.
+func encode(what string, v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %s: %w", what, err)
+	}
+	return b, nil
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// DefaultWithin is the time for a first sign of life after an order.
+const DefaultWithin = 15 * time.Minute
+
+// prepared is one node's install, ready to be decided.
+type prepared struct {
+	spec    proto.NodeSpec
+	profile string
+	rec     *installRecord
+	plan    []byte // the signed plan
+	recipe  *Recipe
+	encoded []byte // the recipe
+	scripts map[string][]byte
+}
+
+// Order orders an install of every named node, or of none. What their profiles say now is kept with it.
+func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrder, actor string) error {
+	if o.Label != "" {
+		if err := proto.CheckName("label", o.Label); err != nil {
+			return badRequest(err)
+		}
+	}
+	if len(o.Reason) > proto.MaxMessage {
+		return problem(400, proto.CodeBadRequest, "", "reason of %d bytes: at most %d", len(o.Reason), proto.MaxMessage)
+	}
+	if o.NextBoot && o.Within != nil {
+		return problem(400, proto.CodeBadRequest, "", "within and next_boot exclude each other")
+	}
+	within := proto.Duration(DefaultWithin)
+	if o.Within != nil {
+		within = *o.Within
+	}
+	if o.NextBoot {
+		within = 0
+	} else if within.D() < time.Second {
+		return problem(400, proto.CodeBadRequest, "next_boot sets no limit", "within %s is too short", within)
+	}
+	// Reading scripts and signing takes long: it is done before, and what it rests on is looked at again inside.
+	all := make([]*prepared, 0, len(names))
+	for _, name := range names {
+		p, err := r.prepare(name, o, within, actor)
+		if err != nil {
+			return err
+		}
+		all = append(all, p)
+	}
+	return r.update(ctx, func(c *change) error {
+		for _, p := range all {
+			if err := c.order(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Duration, actor string) (*prepared, error) {
+	r.pub.RLock()
+	n := r.pub.nodes[name]
+	r.pub.RUnlock()
+	if n == nil || n.Discovered {
+		return nil, unknownNode(name)
+	}
+	profile := o.Profile
+	if profile == "" {
+		profile = n.Spec.Profile
+	}
+	if profile == "" {
+		return nil, problem(422, proto.CodeBadProfile, "provost node set "+name+" --profile P, or install --profile P", "node %s has no profile", name)
+	}
+	if err := r.checkProfile(profile); err != nil {
+		return nil, err
+	}
+	pp, err := r.opt.Profiles.Prepare(profile, n.Spec)
+	if err != nil {
+		return nil, err
+	}
+	now := stamp(r.now())
+	p := &prepared{spec: n.Spec, profile: profile, recipe: &pp.Recipe, scripts: pp.Scripts}
+	if p.encoded, err = encode("recipe", pp.Recipe); err != nil {
+		return nil, err
+	}
+	p.rec = &installRecord{ID: proto.NewID(now), Node: name, Recipe: proto.Digest(p.encoded), Label: o.Label, Reason: o.Reason, Actor: actor,
+		Ordered: now, Within: within, Revision: 1, Allowed: max(pp.Recipe.Attempts, 1)}
+	p.rec.setSteps(pp.Steps)
+	p.plan, err = r.sign(p.rec, p.recipe, n.Spec, pp.Steps)
+	return p, err
+}
+
+func (rec *installRecord) setSteps(steps []proto.Step) {
+	rec.Steps = nil
+	for _, s := range steps {
+		rec.Steps = append(rec.Steps, stepRef{s.Name, s.Phase, s.Digest})
+		if !slices.Contains(rec.Files, s.Digest) {
+			rec.Files = append(rec.Files, s.Digest)
+		}
+	}
+}
+
+// sign makes the plan of an install and gives its SignedPlan's JSON.
+func (r *Registry) sign(rec *installRecord, recipe *Recipe, spec proto.NodeSpec, steps []proto.Step) ([]byte, error) {
+	now := r.now().UTC().Truncate(time.Second)
+	plan := &proto.Plan{Schema: proto.Schema, Node: rec.Node, Install: rec.ID, Revision: rec.Revision, Issued: now, Expires: now.Add(proto.PlanLife),
+		Profile: recipe.Profile, OnFailure: recipe.OnFailure, HoldLimit: recipe.HoldLimit, SealWait: recipe.SealWait, Attrs: spec.Attrs,
+		Groups: spec.Groups, Steps: steps}
+	signed, err := r.opt.Signer.SignPlan(plan)
+	if err != nil {
+		return nil, problem(422, proto.CodeBadProfile, "provost check shows what is wrong with the profiles", "profile %s makes no plan for %s: %v", recipe.Profile, rec.Node, err)
+	}
+	return encode("plan", signed)
+}
+
+// order decides one install: what is under way is superseded, whatever its state.
+func (c *change) order(p *prepared) error {
+	old := c.node(p.rec.Node)
+	if old == nil || old.Discovered {
+		return unknownNode(p.rec.Node)
+	}
+	if p.profile != "" && old.Revision != 0 && !sameSpec(old.Spec, p.spec) {
+		return problem(409, proto.CodeConflict, "order it again", "node %s was changed while its install was prepared", p.rec.Node)
+	}
+	rec := p.rec.clone()
+	n := *old
+	n.Ordinal++
+	rec.Ordinal = n.Ordinal
+	if err := c.supersede(n.Install, rec); err != nil {
+		return err
+	}
+	n.Install, n.BootAction = rec.ID, proto.BootInstall
+	if p.recipe.Boot == "external" {
+		n.BootAction = proto.BootDisk // the site's own PXE decides; our boot script must not interfere
+	}
+	n.installs = append(slices.Clip(slices.Clone(n.installs)), rec.ID)
+
+	in := newInstall(rec, p.recipe)
+	c.made[rec.ID] = in
+	for digest, b := range p.scripts {
+		c.tx.Put(store.Files, digest, orEmpty(b))
+	}
+	c.tx.Put(store.Files, rec.Recipe, p.encoded)
+	c.tx.Put(store.Plans, rec.ID, p.plan)
+	err := c.append(proto.Event{Kind: proto.KindOrdered, Source: proto.SourceOperator, Install: rec.ID, Node: rec.Node, Stage: "ordered",
+		Message: rec.Reason, Actor: rec.Actor})
+	return errors.Join(err, c.putInstall(rec), c.putNode(&n))
+}
+
+// orEmpty stands for a script without a byte, which is a valid one: the store keeps no empty values.
+func orEmpty(b []byte) []byte {
+	if len(b) == 0 {
+		return []byte("\n")
+	}
+	return b
+}
+
+func (c *change) supersede(id string, by *installRecord) error {
+	old := c.record(id)
+	if old == nil || old.Superseded {
+		return nil
+	}
+	rec := old.clone()
+	rec.Superseded, rec.Orders = true, nil
+	err := c.append(proto.Event{Kind: proto.KindSuperseded, Source: proto.SourceOperator, Install: id, Node: rec.Node,
+		Message: fmt.Sprintf("install %s (number %d) was ordered", by.ID, by.Ordinal), Actor: by.Actor})
+	return errors.Join(err, c.putInstall(rec))
+}
+
+func sameSpec(a, b proto.NodeSpec) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+// signedPlan reads an install's plan; it is signed anew when half of its life is over.
+func (r *Registry) signedPlan(id string) (*proto.SignedPlan, error) {
+	var b []byte
+	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Plans, id); return nil }); err != nil {
+		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
+	}
+	var signed proto.SignedPlan
+	if err := json.Unmarshal(b, &signed); err != nil {
+		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
+	}
+	plan, err := proto.DecodePlan(signed.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
+	}
+	now := r.now().UTC().Truncate(time.Second)
+	if plan.Expires.Sub(now) > proto.PlanLife/2 {
+		return &signed, nil
+	}
+	plan.Issued, plan.Expires = now, now.Add(proto.PlanLife)
+	again, err := r.opt.Signer.SignPlan(plan)
+	if err != nil {
+		return nil, fmt.Errorf("signing the plan of %s again: %w", id, err)
+	}
+	return again, nil
+}
+
+// File gives a script to an agent whose install's plan has it.
+func (r *Registry) File(id, digest string) ([]byte, error) {
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	r.pub.RUnlock()
+	if in == nil || !slices.Contains(in.rec.Load().Files, digest) {
+		return nil, problem(404, proto.CodeNotFound, "", "no script of this install's plan has the digest %q", proto.Clip(digest, 64))
+	}
+	var b []byte
+	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Files, digest); return nil }); err != nil {
+		return nil, fmt.Errorf("reading script %s: %w", digest, err)
+	}
+	if digest == proto.Digest(nil) {
+		b = nil
+	}
+	if got := proto.Digest(b); got != digest {
+		return nil, fmt.Errorf("reading script %s: the database holds %d bytes with digest %s", digest, len(b), got)
+	}
+	return b, nil
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// Command gives an order to every named node, or to none. The agents carry it out; abort also ends the install here, for
+// its agent may be gone.
+func (r *Registry) Command(ctx context.Context, names []string, verb proto.Verb, o proto.NodeOrder, actor string) error {
+	if err := checkOrder(verb, o); err != nil {
+		return err
+	}
+	plans := map[string]*newPlan{}
+	if verb == proto.VerbRetry {
+		for _, name := range names {
+			p, err := r.changedPlan(name)
+			if err != nil {
+				return err
+			}
+			if p != nil {
+				plans[name] = p
+			}
+		}
+	}
+	return r.update(ctx, func(c *change) error {
+		if err := c.canTake(names, verb); err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := c.command(name, verb, o, actor, plans[name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func checkOrder(verb proto.Verb, o proto.NodeOrder) error {
+	if _, err := proto.ParseVerb(string(verb)); err != nil {
+		return badRequest(err)
+	}
+	if o.Action != "" {
+		return problem(400, proto.CodeBadRequest, "", "%s takes no boot action", verb)
+	}
+	if o.Step != "" {
+		if verb == proto.VerbHold || verb == proto.VerbRelease || verb == proto.VerbAbort {
+			return problem(400, proto.CodeBadRequest, "", "%s takes no step", verb)
+		}
+		if err := proto.CheckName("step", o.Step); err != nil {
+			return badRequest(err)
+		}
+	} else if verb == proto.VerbForce {
+		return problem(400, proto.CodeBadRequest, "name a step, or all", "force without a step")
+	}
+	if len(o.Reason) > proto.MaxMessage {
+		return problem(400, proto.CodeBadRequest, "", "reason of %d bytes: at most %d", len(o.Reason), proto.MaxMessage)
+	}
+	return nil
+}
+
+// canTake refuses the whole order if one node cannot take it, and names all of those.
+func (c *change) canTake(names []string, verb proto.Verb) error {
+	var cannot []string
+	why := "no install is under way on"
+	for _, name := range names {
+		n := c.node(name)
+		if n == nil || n.Discovered {
+			return unknownNode(name)
+		}
+		in := c.install(n.Install)
+		if in == nil {
+			cannot = append(cannot, name)
+			continue
+		}
+		v := in.look()
+		ok := !v.Ended
+		switch verb {
+		case proto.VerbRetry, proto.VerbSkip, proto.VerbRelease:
+			ok, why = v.Waiting || v.Status == proto.StatusHeld, "nothing waits for an order on"
+		}
+		if !ok {
+			cannot = append(cannot, name)
+		}
+	}
+	if len(cannot) > 0 {
+		return problem(409, proto.CodeConflict, "provost status shows which nodes wait; provost install begins anew", "%s %s", why, strings.Join(cannot, ","))
+	}
+	return nil
+}
+
+func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor string, p *newPlan) error {
+	n := c.node(name)
+	rec := c.edit(n.Install)
+	order := pendingOrder{Order: proto.Order{ID: proto.NewID(c.now), Verb: verb, Step: o.Step, Actor: actor, Reason: o.Reason}}
+	if p != nil {
+		if p.base != rec.Revision || p.install != rec.ID {
+			return problem(409, proto.CodeConflict, "give the order again", "the plan of %s was changed while the order was prepared", name)
+		}
+		rec.Revision, order.WithPlan = p.revision, true
+		rec.setSteps(p.steps)
+		for digest, b := range p.scripts {
+			c.tx.Put(store.Files, digest, orEmpty(b))
+		}
+		c.tx.Put(store.Plans, rec.ID, p.signed)
+	}
+	same := func(x pendingOrder) bool { return x.Verb == verb && x.Step == o.Step && x.WithPlan == order.WithPlan }
+	if !slices.ContainsFunc(rec.Orders, same) { // one that is under way already need not be given twice
+		if len(rec.Orders) >= maxOrders {
+			return problem(409, proto.CodeConflict, "wait for the agent, or provost abort "+name, "%d orders of %s wait for its agent already", len(rec.Orders), name)
+		}
+		rec.Orders = append(rec.Orders, order)
+	}
+	message := "ordered " + string(verb)
+	if o.Step != "" {
+		message += " of step " + o.Step
+	}
+	if order.WithPlan {
+		message += " with a new plan"
+	}
+	if o.Reason != "" {
+		message += ": " + o.Reason
+	}
+	kind := proto.KindNote
+	if verb == proto.VerbAbort {
+		kind, message = proto.KindAborted, o.Reason
+	}
+	err := c.append(proto.Event{Kind: kind, Source: proto.SourceOperator, Install: rec.ID, Node: name, Order: string(verb), OrderID: order.ID,
+		Step: o.Step, Actor: actor, Message: proto.Clip(message, proto.MaxMessage)})
+	err = errors.Join(err, c.putInstall(rec))
+	if verb == proto.VerbAbort && n.BootAction == proto.BootInstall {
+		err = errors.Join(err, c.setBoot(n, proto.BootBlock, proto.SourceOperator, "", actor, "the install was aborted"))
+	}
+	return err
+}
+
+// newPlan is what a profile makes of an install now that it was not when it was ordered.
+type newPlan struct {
+	install  string
+	base     int // revision that it replaces
+	revision int
+	steps    []proto.Step
+	scripts  map[string][]byte
+	signed   []byte
+}
+
+// changedPlan gives the new plan of a node's install, nil if nothing changed or the profile is gone.
+func (r *Registry) changedPlan(name string) (*newPlan, error) {
+	n, in, err := r.installOf(name, "latest")
+	if err != nil {
+		if n := r.lookupNode(name); n == nil {
+			return nil, err
+		}
+		return nil, nil // canTake says what is the matter
+	}
+	rec := in.rec.Load()
+	if !r.opt.Profiles.Has(in.recipe.Profile) {
+		return nil, nil
+	}
+	now, err := r.opt.Profiles.Prepare(in.recipe.Profile, n.Spec)
+	if err != nil {
+		return nil, err
+	}
+	before, err := r.signedPlan(rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := proto.DecodePlan(before.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("reading the plan of %s: %w", rec.ID, err)
+	}
+	was, err := encode("steps", plan.Steps)
+	if err != nil {
+		return nil, err
+	}
+	is, err := encode("steps", now.Steps)
+	if err != nil || string(was) == string(is) {
+		return nil, err
+	}
+	p := &newPlan{install: rec.ID, base: rec.Revision, revision: rec.Revision + 1, steps: now.Steps, scripts: now.Scripts}
+	next := rec.clone()
+	next.Revision = p.revision
+	p.signed, err = r.sign(next, in.recipe, n.Spec, now.Steps)
+	return p, err
+}
+
+func (r *Registry) lookupNode(name string) *node {
+	r.pub.RLock()
+	defer r.pub.RUnlock()
+	return r.pub.nodes[name]
+}
+
+// Heartbeat notes that an agent is alive and gives the orders that it has not acknowledged. id is its token's install.
+// Nothing of it is on disk.
+func (r *Registry) Heartbeat(id string, h *proto.Heartbeat) (*proto.HeartbeatAnswer, error) {
+	if h.Install != id {
+		return nil, badCredentials("the token is another install's")
+	}
+	if h.Schema > proto.Schema {
+		return nil, problem(400, proto.CodeBadRequest, "upgrade provostd", "schema %d is newer than this collector, which knows %d", h.Schema, proto.Schema)
+	}
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	var n *node
+	if in != nil {
+		n = r.pub.nodes[in.rec.Load().Node]
+	}
+	r.pub.RUnlock()
+	if n == nil {
+		return nil, badCredentials("the token's install is gone")
+	}
+	in.seen.Store(r.now().UnixMilli())
+	a := &proto.HeartbeatAnswer{BootAction: n.BootAction, HeartbeatS: heartbeatS}
+	if h.Waiting {
+		a.HeartbeatS = heartbeatWaitingS
+	}
+	for _, o := range in.rec.Load().Orders {
+		if o.WithPlan {
+			plan, err := r.signedPlan(id)
+			if err != nil {
+				return nil, err
+			}
+			o.Order.Plan = plan
+		}
+		a.Orders = append(a.Orders, o.Order)
+	}
+	return a, nil
+}

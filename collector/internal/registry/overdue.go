@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"provost/collector/internal/deadline"
+	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+const (
+	aliveKey    = "alive"    // when the collector last said that it works, RFC 3339
+	downtimeKey = "downtime" // JSON list of deadline.Interval
+	// gap is the silence that counts as downtime: three missed notes.
+	gap = 3 * deadline.AliveTick
+	// grace is added to a downtime, for agents to deliver what happened in it: twice their longest backoff.
+	grace        = time.Minute
+	keepDowntime = 30 * 24 * time.Hour
+)
+
+// downtime is when the collector did not work.
+type downtime struct {
+	mu        sync.RWMutex
+	last      time.Time // when it last worked
+	intervals []deadline.Interval
+}
+
+func (d *downtime) list() []deadline.Interval {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.intervals
+}
+
+// openDowntime reads what is known, and counts the time since the last note.
+func (r *Registry) openDowntime(ctx context.Context) error {
+	var alive, list []byte
+	err := r.st.View(func(s *store.Reader) error {
+		alive, list = s.Get(store.Settings, aliveKey), s.Get(store.Settings, downtimeKey)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading the downtimes: %w", err)
+	}
+	if list != nil {
+		if err := json.Unmarshal(list, &r.downtime.intervals); err != nil {
+			return fmt.Errorf("reading the downtimes: %w", err)
+		}
+	}
+	if alive != nil {
+		if r.downtime.last, err = time.Parse(time.RFC3339Nano, string(alive)); err != nil {
+			return fmt.Errorf("reading when the collector last worked: %w", err)
+		}
+	}
+	return r.Alive(ctx)
+}
+
+// Alive notes that the collector works now. A long silence before it, whether it was off, hung, or its disk took nothing,
+// is a downtime.
+func (r *Registry) Alive(ctx context.Context) error {
+	now := stamp(r.now())
+	d := &r.downtime
+	d.mu.RLock()
+	last, intervals := d.last, d.intervals
+	d.mu.RUnlock()
+	down := !last.IsZero() && now.Sub(last) > gap
+	if down {
+		intervals = extend(intervals, deadline.Interval{From: last, To: now.Add(grace)})
+		intervals = slices.DeleteFunc(intervals, func(i deadline.Interval) bool { return now.Sub(i.To) > keepDowntime })
+		r.opt.Log.Info("deadlines move by the collector's downtime", "from", last, "to", now, "grace", grace)
+	}
+	list, err := encode("downtimes", intervals)
+	if err != nil {
+		return err
+	}
+	err = r.st.Update(ctx, func(tx *store.Tx) error {
+		tx.Put(store.Settings, aliveKey, now.AppendFormat(nil, time.RFC3339Nano))
+		if down {
+			tx.Put(store.Settings, downtimeKey, list)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last, d.intervals = now, intervals
+	return nil
+}
+
+// extend adds an interval at the end of a copy; two that touch become one.
+func extend(list []deadline.Interval, i deadline.Interval) []deadline.Interval {
+	list = slices.Clone(list)
+	if n := len(list); n > 0 && !i.From.After(list[n-1].To) {
+		list[n-1].To = i.To
+		return list
+	}
+	return append(list, i)
+}
+
+// due is what is due next of an install.
+func (r *Registry) due(in *install, rec *installRecord, v *lifecycle.View) (deadline.Due, bool) {
+	d, ok := deadline.Next(r.deadlines(in, rec, v))
+	if ok && v.Status == proto.StatusStalled {
+		d.Stall = d.Fail // the next thing to happen
+	}
+	return d, ok
+}
+
+func (r *Registry) deadlines(in *install, rec *installRecord, v *lifecycle.View) deadline.Install {
+	return deadline.Install{View: v, Ordered: rec.Ordered, Within: rec.Within.D(), Began: rec.Began, Whole: in.recipe.Deadline.D(),
+		Heard: in.heard(), Down: r.downtime.list()}
+}
+
+// Expire implements deadline.Installs.
+func (r *Registry) Expire(ctx context.Context) (int, error) {
+	now := r.now()
+	var over []string
+	r.pub.RLock()
+	for _, n := range r.pub.nodes {
+		if in := r.pub.installs[n.Install]; in != nil {
+			if v, _ := deadline.Decide(r.deadlines(in, in.rec.Load(), in.look()), now); v != deadline.Nothing {
+				over = append(over, in.id)
+			}
+		}
+	}
+	r.pub.RUnlock()
+	if len(over) == 0 {
+		return 0, nil
+	}
+	slices.Sort(over)
+	written := 0
+	err := r.update(ctx, func(c *change) error {
+		written = 0
+		for _, id := range over {
+			ok, err := c.expire(id)
+			if err != nil {
+				return err
+			}
+			if ok {
+				written++
+			}
+		}
+		return nil
+	})
+	return written, err
+}
+
+// expire looks again, now that nothing can come in between, and writes the verdict.
+func (c *change) expire(id string) (bool, error) {
+	rec := c.record(id)
+	if rec == nil || rec.Superseded {
+		return false, nil
+	}
+	in := c.install(id)
+	verdict, due := deadline.Decide(c.r.deadlines(in, rec, in.look()), c.now)
+	e := proto.Event{Source: proto.SourceDeadline, Install: id, Node: rec.Node, Attempt: rec.Attempt, Stage: due.Stage}
+	limit := proto.Duration(due.Limit)
+	switch verdict {
+	case deadline.Stalled:
+		e.Kind, e.Message = proto.KindStalled, fmt.Sprintf("%s did not come within %s", due.Stage, limit)
+	case deadline.Failed:
+		e.Kind, e.Message = proto.KindDeadline, fmt.Sprintf("%s did not come within twice %s", due.Stage, limit)
+	default:
+		return false, nil
+	}
+	return true, c.append(e)
+}

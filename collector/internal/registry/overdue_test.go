@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"provost/collector/internal/registry/registrytest"
+	"provost/proto"
+)
+
+// pass lets time go by as a running collector sees it.
+func pass(t *testing.T, s *registrytest.Site, d time.Duration) {
+	t.Helper()
+	for ; d > 0; d -= 5 * time.Second {
+		s.Clock.Advance(min(d, 5*time.Second))
+		if err := s.Alive(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Expire(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExpire(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	id := s.Ordered("n1")
+	for _, tt := range []struct {
+		pass    time.Duration
+		do      func()
+		summary string
+	}{
+		{14 * time.Minute, nil, "ordered"},
+		{2 * time.Minute, nil, "stalled(dhcp-discover)"},
+		{0, func() { s.Script(mac) }, "pxe-booting"},
+		{time.Minute, nil, "pxe-booting"},
+		{2 * time.Minute, nil, "stalled(kernel-sent)"},
+		{2 * time.Minute, nil, "failed(stage-deadline)"},
+		{10 * time.Minute, nil, "failed(stage-deadline)"},
+		{0, func() { s.Sent(ctx, s.Script(mac).Ticket, "images/vmlinuz", true) }, "pxe-booting"},
+	} {
+		pass(t, s, tt.pass)
+		if tt.do != nil {
+			tt.do()
+		}
+		if n := s.Seen("n1"); n.Summary != tt.summary {
+			t.Fatalf("after %v: %s, want %s", tt.pass, n.Summary, tt.summary)
+		}
+	}
+	want := []string{"ordered", "stalled:dhcp-discover", "attempt:bootscript-sent", "stalled:kernel-sent", "deadline:kernel-sent", "stage:kernel-sent"}
+	if got := kinds(t, s, "n1", id); !slices.Equal(got, want) {
+		t.Errorf("events = %v, want %v", got, want)
+	}
+}
+
+// TestDowntime: while the collector is off nothing expires, and afterwards everything has that much more time.
+func TestDowntime(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	s.Ordered("n1")
+	pass(t, s, 10*time.Minute)
+	before := s.Seen("n1").Deadline.At
+	s.Clock.Advance(24 * time.Hour)
+	s.Restart()
+	if got, want := s.Seen("n1").Deadline.At, before.Add(24*time.Hour+time.Minute); !got.Equal(want) {
+		t.Errorf("the deadline is %v, want %v: a day and the grace later", got, want)
+	}
+	pass(t, s, 5*time.Minute)
+	if n := s.Seen("n1"); n.Status != proto.StatusOrdered {
+		t.Errorf("the collector's downtime was counted: %s", n.Summary)
+	}
+	s.Restart() // a short one: no downtime
+	pass(t, s, 2*time.Minute)
+	if n := s.Seen("n1"); n.Summary != "stalled(dhcp-discover)" {
+		t.Errorf("after its time the node is %s", n.Summary)
+	}
+}
+
+func TestExpireLeavesOthers(t *testing.T) {
+	s := registrytest.New(t)
+	id := held(t, s)
+	s.Add("n2", 2)
+	first := s.Ordered("n2")
+	if err := s.Order(ctx, []string{"n2"}, proto.InstallOrder{NextBoot: true}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, 200*time.Minute)
+	if n := s.Seen("n1"); n.Summary != "failed(one=127)" || !n.Waiting || n.Deadline != nil {
+		t.Errorf("a node that waits is %s, waiting %v", n.Summary, n.Waiting)
+	}
+	if n := s.Seen("n2"); n.Status != proto.StatusOrdered {
+		t.Errorf("a node for its next boot is %s", n.Summary)
+	}
+	if got := kinds(t, s, "n2", first); !slices.Equal(got, []string{"ordered", "superseded"}) {
+		t.Errorf("events of a superseded install = %v", got)
+	}
+	// After an order the whole install's time begins anew: it stood still while the node waited.
+	send(t, s, id, event(7, proto.KindOrder, 1, func(e *proto.Event) { e.Order, e.Step = "retry", "one"; e.OffsetMS = 60_000 }))
+	pass(t, s, time.Minute)
+	if n := s.Seen("n1"); n.Status == proto.StatusStalled || n.Status == proto.StatusFailed {
+		t.Errorf("right after the retry the node is %s", n.Summary)
+	}
+}

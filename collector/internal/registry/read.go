@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// Revision is that of the last event.
+func (r *Registry) Revision() uint64 { return r.st.Revision() }
+
+// Node gives one node.
+func (r *Registry) Node(name string) (proto.Node, error) {
+	n := r.lookupNode(name)
+	if n == nil {
+		return proto.Node{}, unknownNode(name)
+	}
+	return r.nodeView(n), nil
+}
+
+// Nodes gives the named nodes, in the same order; all if names is nil, without order. Nodes that have gone meanwhile are
+// left out.
+func (r *Registry) Nodes(names []string) []proto.Node {
+	r.pub.RLock()
+	var found []*node
+	if names == nil {
+		for _, n := range r.pub.nodes {
+			found = append(found, n)
+		}
+	}
+	for _, name := range names {
+		if n := r.pub.nodes[name]; n != nil {
+			found = append(found, n)
+		}
+	}
+	r.pub.RUnlock()
+	out := make([]proto.Node, len(found))
+	for i, n := range found {
+		out[i] = r.nodeView(n)
+	}
+	return out
+}
+
+func (r *Registry) nodeView(n *node) proto.Node {
+	v := proto.Node{Schema: proto.Schema, Name: n.Spec.Name, Status: proto.StatusDefined, BootAction: n.BootAction, Since: n.Changed,
+		MACs: n.Spec.MACs, IP: n.Spec.IP, Serial: n.Spec.Serial, Profile: n.Spec.Profile, Groups: n.Spec.Groups, Attrs: n.Spec.Attrs,
+		Revision: n.Revision}
+	if n.Discovered {
+		v.Status = proto.StatusDiscovered
+	}
+	v.Summary = string(v.Status)
+	r.pub.RLock()
+	in := r.pub.installs[n.Install]
+	r.pub.RUnlock()
+	if in == nil {
+		return v
+	}
+	rec, l := in.rec.Load(), in.look()
+	v.Status, v.Waiting, v.Summary, v.Stage, v.Step = l.Status, l.Waiting, l.Summary, l.Stage, l.Step
+	v.Install, v.Ordinal, v.Attempt, v.Label = rec.ID, rec.Ordinal, rec.Attempt, rec.Label
+	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard())
+	v.Cause, v.Warnings, v.Contested = l.Cause, l.Warnings, l.Contested
+	if d, ok := r.due(in, rec, l); ok {
+		v.Deadline = &proto.Deadline{Stage: d.Stage, At: d.Stall}
+	}
+	in.mu.Lock()
+	if k := len(in.revisions); k > 0 {
+		v.Revision = max(v.Revision, in.revisions[k-1])
+	}
+	in.mu.Unlock()
+	return v
+}
+
+// heard is when the last heartbeat came, zero without one.
+func (in *install) heard() time.Time {
+	if ms := in.seen.Load(); ms != 0 {
+		return time.UnixMilli(ms).UTC()
+	}
+	return time.Time{}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Installs gives the installs of a node, the newest first, without steps and logs.
+func (r *Registry) Installs(name string) ([]proto.Install, error) {
+	n := r.lookupNode(name)
+	if n == nil {
+		return nil, unknownNode(name)
+	}
+	out := make([]proto.Install, 0, len(n.installs))
+	for _, id := range slices.Backward(n.installs) {
+		if _, in, err := r.installOf(name, id); err == nil {
+			out = append(out, installView(in))
+		}
+	}
+	return out, nil
+}
+
+// Install gives one install with steps and logs. id may be "latest".
+func (r *Registry) Install(name, id string) (proto.Install, error) {
+	_, in, err := r.installOf(name, id)
+	if err != nil {
+		return proto.Install{}, err
+	}
+	v := installView(in)
+	v.Steps = in.steps()
+	v.Logs, err = r.InstallLogs(name, in.id)
+	return v, err
+}
+
+func installView(in *install) proto.Install {
+	rec, l := in.rec.Load(), in.look()
+	return proto.Install{Schema: proto.Schema, ID: rec.ID, Node: rec.Node, Ordinal: rec.Ordinal, Attempt: rec.Attempt, Profile: in.recipe.Profile,
+		Label: rec.Label, Reason: rec.Reason, Actor: rec.Actor, Ordered: rec.Ordered, Status: l.Status, Summary: l.Summary, Cause: l.Cause,
+		Warnings: l.Warnings}
+}
+
+// steps are those of the plan in its order, each as far as it has come, then others that the agent told of.
+func (in *install) steps() []proto.StepInfo {
+	done := in.look().Steps
+	var out []proto.StepInfo
+	for _, s := range in.rec.Load().Steps {
+		i := slices.IndexFunc(done, func(d proto.StepInfo) bool { return d.Name == s.Name && d.Phase == s.Phase })
+		if i < 0 {
+			out = append(out, proto.StepInfo{Name: s.Name, Phase: s.Phase})
+		} else {
+			out = append(out, done[i])
+		}
+	}
+	for _, d := range done {
+		if !slices.ContainsFunc(out, func(o proto.StepInfo) bool { return o.Name == d.Name && o.Phase == d.Phase }) {
+			out = append(out, d)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b proto.StepInfo) int {
+		return cmp.Compare(slices.Index(proto.Phases, a.Phase), slices.Index(proto.Phases, b.Phase))
+	})
+	return out
+}
+
+// InstallEvents gives every event of an install, by time.
+func (r *Registry) InstallEvents(name, id string) (proto.EventList, error) {
+	v, err := r.Install(name, id)
+	if err != nil {
+		return proto.EventList{}, err
+	}
+	_, in, err := r.installOf(name, v.ID)
+	if err != nil {
+		return proto.EventList{}, err
+	}
+	in.mu.Lock()
+	revisions := slices.Clone(in.revisions)
+	in.mu.Unlock()
+	list := proto.EventList{Schema: proto.Schema, Install: v, Events: make([]proto.Event, 0, len(revisions))}
+	for piece := range slices.Chunk(revisions, 1024) {
+		raw := make([][]byte, len(piece))
+		err := r.st.View(func(s *store.Reader) error {
+			for i, rev := range piece {
+				raw[i] = s.Event(rev)
+			}
+			return nil
+		})
+		if err != nil {
+			return list, fmt.Errorf("reading the events of install %s: %w", v.ID, err)
+		}
+		for i, b := range raw {
+			var e proto.Event
+			if err := json.Unmarshal(b, &e); err != nil {
+				return list, fmt.Errorf("reading event %d: %w", piece[i], err)
+			}
+			list.Events = append(list.Events, e)
+		}
+	}
+	slices.SortStableFunc(list.Events, func(a, b proto.Event) int {
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Revision, b.Revision))
+	})
+	return list, nil
+}
+
+// InstallLogs lists the logs of an install.
+func (r *Registry) InstallLogs(name, id string) ([]proto.LogInfo, error) {
+	_, in, err := r.installOf(name, id)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := r.opt.Logs.List(in.id)
+	if err != nil {
+		return nil, fmt.Errorf("listing the logs of install %s: %w", in.id, err)
+	}
+	out := make([]proto.LogInfo, len(logs))
+	for i, l := range logs {
+		out[i] = proto.LogInfo{Name: l.Name, Size: l.Size}
+	}
+	return out, nil
+}
+
+// OpenLog opens a log of an install. The caller closes it.
+func (r *Registry) OpenLog(name, id, log string) (*os.File, error) {
+	_, in, err := r.installOf(name, id)
+	if err != nil {
+		return nil, err
+	}
+	return r.opt.Logs.Open(in.id, log)
+}
+
+// AppendLog adds a piece to a log of an agent's install. It gives the log's length, also with store.ErrOffset.
+func (r *Registry) AppendLog(id, log string, offset int64, chunk []byte) (int64, error) {
+	if err := proto.CheckName("log", log); err != nil {
+		return 0, badRequest(err)
+	}
+	return r.opt.Logs.Append(id, log, offset, chunk)
+}
+
+// Watch gives a watcher of every event after a revision.
+func (r *Registry) Watch(after uint64) *store.Watcher { return r.st.Watch(after) }
+
+// Label is that of a node's newest install.
+func (r *Registry) Label(name string) string {
+	r.pub.RLock()
+	defer r.pub.RUnlock()
+	if n := r.pub.nodes[name]; n != nil {
+		if in := r.pub.installs[n.Install]; in != nil {
+			return in.rec.Load().Label
+		}
+	}
+	return ""
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"provost/collector/internal/lifecycle"
+	"provost/proto"
+)
+
+// nodeRecord is a value of bucket nodes. A record in memory is never changed, only replaced.
+type nodeRecord struct {
+	Spec       proto.NodeSpec   `json:"spec"`
+	BootAction proto.BootAction `json:"boot_action"`
+	Install    string           `json:"install,omitempty"` // the newest
+	Ordinal    uint64           `json:"ordinal,omitempty"` // of the newest install
+	Discovered bool             `json:"discovered,omitempty"`
+	Changed    time.Time        `json:"changed"`
+	Revision   uint64           `json:"revision"`
+}
+
+// node is a nodeRecord with what is known of it beside. It is never changed, only replaced.
+type node struct {
+	nodeRecord
+	installs []string // by ordinal
+}
+
+// Recipe is what a profile says of an install, as it was when that was ordered. Many installs share one.
+type Recipe struct {
+	Profile   string             `json:"profile"`
+	Kind      string             `json:"kind"` // disk | diskless
+	Family    string             `json:"family"`
+	Boot      string             `json:"boot"` // provost | external
+	Attempts  int                `json:"attempts"`
+	OnFailure proto.OnFailure    `json:"on_failure"`
+	HoldLimit proto.Duration     `json:"hold_limit"`
+	Deadline  proto.Duration     `json:"deadline"` // of the whole install; 0 is none
+	Trust     []proto.Source     `json:"trust"`
+	Sequence  lifecycle.Sequence `json:"sequence"`
+	SealWait  proto.Duration     `json:"seal_wait"`
+	Kernel    string             `json:"kernel,omitempty"`
+	Initrds   []string           `json:"initrds,omitempty"`
+	LocalBoot string             `json:"local_boot,omitempty"`
+	Args      string             `json:"args,omitempty"` // template of the kernel arguments
+	Vars      map[string]string  `json:"vars,omitempty"`
+}
+
+// installRecord is a value of bucket installs. A record in memory is never changed, only replaced.
+type installRecord struct {
+	ID       string         `json:"id"`
+	Node     string         `json:"node"`
+	Ordinal  uint64         `json:"ordinal"`
+	Recipe   string         `json:"recipe"` // digest of the Recipe in bucket files
+	Label    string         `json:"label,omitempty"`
+	Reason   string         `json:"reason,omitempty"`
+	Actor    string         `json:"actor,omitempty"`
+	Ordered  time.Time      `json:"ordered"`
+	Within   proto.Duration `json:"within,omitempty"` // for a first sign of life; 0 is without limit
+	Steps    []stepRef      `json:"steps,omitempty"`
+	Revision int            `json:"plan_revision"`
+	Files    []string       `json:"files,omitempty"` // digests that its agent may fetch, of all revisions
+
+	Superseded bool                 `json:"superseded,omitempty"`
+	Attempt    int                  `json:"attempt,omitempty"`
+	Allowed    int                  `json:"allowed"`              // attempts that may begin
+	Looped     bool                 `json:"looped,omitempty"`     // and the node asked for one more
+	Progressed bool                 `json:"progressed,omitempty"` // the current attempt fetched its kernel or said hello
+	Sent       []string             `json:"sent,omitempty"`       // stages of the boot server that the current attempt has had
+	Bound      map[int]string       `json:"bound,omitempty"`      // attempt → the boot id that has its claim
+	Boots      map[string]time.Time `json:"boots,omitempty"`      // boot id → when that kernel started, as first computed
+	Began      time.Time            `json:"began,omitzero"`       // from when the whole install's time counts
+	Contested  int                  `json:"contested,omitempty"`  // refused claims
+	Tokens     []agentToken         `json:"tokens,omitempty"`
+	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
+}
+
+type stepRef struct {
+	Name   string      `json:"name"`
+	Phase  proto.Phase `json:"phase"`
+	Digest string      `json:"digest"`
+}
+
+type agentToken struct {
+	Hash   string    `json:"hash"`
+	Boot   string    `json:"boot"`
+	Issued time.Time `json:"issued"`
+}
+
+// pendingOrder is an order without its plan, which is the install's present one if WithPlan.
+type pendingOrder struct {
+	proto.Order
+	WithPlan bool `json:"with_plan,omitempty"`
+}
+
+// operatorToken is a value of bucket tokens.
+type operatorToken struct {
+	Name    string    `json:"name"`
+	Role    string    `json:"role"`
+	Created time.Time `json:"created"`
+}
+
+// Bounds of what one install's record may hold: beyond, the oldest go.
+const (
+	maxTokens    = 8
+	maxBoots     = 32
+	maxContested = 16 // alarms written; further claims are refused without one
+	maxOrders    = 16
+	// TokenLife is how long an agent's token is good: a node may stay off for long between install and first boot.
+	TokenLife = 30 * 24 * time.Hour
+)
+
+// clone gives a copy that may be changed.
+func (r *installRecord) clone() *installRecord {
+	c := *r
+	c.Steps, c.Files, c.Sent = slices.Clone(r.Steps), slices.Clone(r.Files), slices.Clone(r.Sent)
+	c.Bound, c.Boots = maps.Clone(r.Bound), maps.Clone(r.Boots)
+	c.Tokens, c.Orders = slices.Clone(r.Tokens), slices.Clone(r.Orders)
+	return &c
+}
+
+// epoch gives when the kernel of a boot started, if that was ever computed.
+func (r *installRecord) epoch(boot string) (time.Time, bool) {
+	t, ok := r.Boots[boot]
+	return t, ok
+}
+
+func (r *installRecord) learnBoot(boot string, started time.Time) {
+	if _, ok := r.Boots[boot]; ok || len(r.Boots) >= maxBoots {
+		return
+	}
+	if r.Boots == nil {
+		r.Boots = map[string]time.Time{}
+	}
+	r.Boots[boot] = started
+}
+
+// mark is how far a journal has been taken.
+type mark struct {
+	Next uint64    `json:"next"` // wanted
+	At   time.Time `json:"at"`   // of the record before it: the next one is not earlier
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+
+	"provost/collector/internal/auth"
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// AddToken makes an operator's token or a join key, under a name of its own. It is shown once and kept hashed.
+func (r *Registry) AddToken(ctx context.Context, role auth.Role, name string) (string, error) {
+	if err := proto.CheckName("token", name); err != nil {
+		return "", badRequest(err)
+	}
+	use := auth.UseOperator
+	if role == auth.RoleJoin {
+		use = auth.UseJoin
+	}
+	token := auth.NewToken(use)
+	err := r.update(ctx, func(c *change) error {
+		for _, t := range c.r.m.operators {
+			if t.Name == name {
+				return problem(409, proto.CodeExists, "take another name", "there is a token named %s already, with role %s", name, t.Role)
+			}
+		}
+		t := operatorToken{Name: name, Role: string(role), Created: c.now}
+		b, err := encode("token", t)
+		if err != nil {
+			return err
+		}
+		c.tx.Put(store.Tokens, auth.Hash(token), b)
+		c.operators[auth.Hash(token)] = &t
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return token, nil
+}
+
+// Operator gives the role and name of a token, join keys included.
+func (r *Registry) Operator(token string) (role auth.Role, name string, ok bool) {
+	r.pub.RLock()
+	t, ok := r.pub.operators[auth.Hash(token)]
+	r.pub.RUnlock()
+	if !ok {
+		return "", "", false
+	}
+	return auth.Role(t.Role), t.Name, true
+}
+
+// JoinKey reports whether a secret is a join key: the site's own, or a token of that role.
+func (r *Registry) JoinKey(secret string) bool {
+	if r.opt.JoinKey != "" && auth.Match(auth.Hash(r.opt.JoinKey), secret) {
+		return true
+	}
+	role, _, ok := r.Operator(secret)
+	return ok && role == auth.RoleJoin
+}
