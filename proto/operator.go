@@ -112,3 +112,15 @@ type VersionInfo struct {
 	Schema  int    `json:"schema"`
 	Version string `json:"version"`
 }
+
+// TokenOrder is the body of POST /v1/tokens.
+type TokenOrder struct {
+	Name string `json:"name"`
+	Role string `json:"role"` // join, read, operate, admin
+}
+
+// TokenAnswer has the new token, which is shown this once.
+type TokenAnswer struct {
+	Schema int    `json:"schema"`
+	Token  string `json:"token"`
+}

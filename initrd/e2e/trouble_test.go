@@ -93,7 +93,7 @@ steps:
 
 	m.powerOn()
 	m.awaitSummary("booted")
-	wantComplete(t, m.events())
+	wantComplete(t, m.events(), 3)
 }
 
 // TestFirstBootNeverComes: the node goes down after the seal and stays down. It is stalled by

@@ -112,8 +112,9 @@ func (l *Lab) lay(ctx context.Context, files fs.FS, installer string) error {
 	settings := fmt.Sprintf(`listen: "127.0.0.1:%d"
 boot-listen: "127.0.0.1:%d"
 advertise: [%q]
+overlay: %q
 dirs: {data: %q, config: %q, images: %q}
-`, l.listen, l.boot, Host, l.path("data"), l.path("config"), l.path("images"))
+`, l.listen, l.boot, Host, l.path("images", "overlay.img"), l.path("data"), l.path("config"), l.path("images"))
 	if err := os.WriteFile(l.path("provostd.yaml"), []byte(settings), 0o644); err != nil {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
