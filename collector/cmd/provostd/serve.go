@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func serveCommand(log *slog.Logger) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "run the collector",
+		Long: `Runs the collector until SIGINT or SIGTERM. Without any setting it makes what it needs in the data directory: the CA
+and the keys, the database, the join key.`,
+		Example: `  provostd serve
+  provostd serve --data /tmp/provost --listen 127.0.0.1:0 --boot-listen 127.0.0.1:0
+
+Exit status: 0 after a signal, 1 when it could not go on, 64 usage, 78 settings.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := readSettings(cmd.Flags(), os.Environ())
+			if err != nil {
+				return configError{err}
+			}
+			srv, err := Open(cmd.Context(), s, log)
+			if err != nil {
+				return err
+			}
+			printReady(cmd.OutOrStdout(), srv)
+			err = srv.Run(cmd.Context())
+			if closeErr := srv.Close(); err == nil {
+				err = closeErr
+			}
+			return err
+		},
+	}
+	settingsFlags(cmd.Flags())
+	cmd.Flags().String("listen", defaults["listen"].(string), "TLS for agents and operators, HOST:PORT")
+	cmd.Flags().String("boot-listen", defaults["boot-listen"].(string), "plain HTTP for boot scripts and images, HOST:PORT")
+	return cmd
+}
+
+// printReady says once where everything is, and what to type next.
+func printReady(w io.Writer, s *Server) {
+	r := s.Record()
+	fmt.Fprintf(w, `provostd %s is ready
+  agents, operators     https://%s  (TLS)
+  boot scripts, images  http://%s/boot/MAC
+  CA pin                %s
+  join key              %s
+  data                  %s
+  profiles              %s
+
+  export PROVOST_SERVER=unix://%s
+  provost profile list
+  provost node add n1 --mac 52:54:00:12:34:56 --profile PROFILE
+  provost install n1 && provost status --watch
+`, versionText(), r.Listen, r.BootListen, r.Pin, s.joinKeyPath(), s.set.Dirs.Data, s.set.Dirs.Config, r.Socket)
+	for _, text := range s.warnings {
+		fmt.Fprintln(w, "  warning:", text)
+	}
+}

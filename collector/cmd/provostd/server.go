@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"provost/collector/internal/api"
+	"provost/collector/internal/auth"
+	"provost/collector/internal/boot"
+	"provost/collector/internal/deadline"
+	"provost/collector/internal/profile"
+	"provost/collector/internal/registry"
+	"provost/collector/internal/store"
+)
+
+// shutdownTime is for requests that are under way when the collector is told to stop; what comes after takes less than
+// 4 s, so that 10 s are enough for all.
+const shutdownTime = 6 * time.Second
+
+// Server is the collector with all its parts.
+type Server struct {
+	set      *settings
+	log      *slog.Logger
+	warnings []string // of the start
+
+	store *store.Store
+	logs  *store.Logs
+	ca    *auth.CA
+	reg   *registry.Registry
+	api   *api.API
+
+	tls, plain, socket net.Listener
+	servers            []*http.Server
+}
+
+// Record is where a running collector can be reached: DATA/listeners.json, for programs that start one.
+type Record struct {
+	Listen     string `json:"listen"`      // HOST:PORT
+	BootListen string `json:"boot_listen"` // HOST:PORT
+	Socket     string `json:"socket"`
+	Pin        string `json:"pin"`
+	PID        int    `json:"pid"`
+}
+
+// Open makes or opens everything and listens, but answers nobody yet: that is Run's. Close ends it in any case.
+func Open(ctx context.Context, set *settings, log *slog.Logger) (*Server, error) {
+	s := &Server{set: set, log: log}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
+	data := s.set.Dirs.Data
+	if err := os.MkdirAll(data, 0o750); err != nil {
+		return fmt.Errorf("making the data directory: %w", err)
+	}
+	var err error
+	db := filepath.Join(data, "provost.db")
+	if s.store, err = store.Open(db, store.Options{Log: s.log}); err != nil {
+		return err
+	}
+	for _, aside := range store.Damaged(db) {
+		s.warn("a damaged database was put aside: look at %s, then move it away", aside)
+	}
+	if s.logs, err = store.OpenLogs(filepath.Join(data, "logs")); err != nil {
+		return err
+	}
+	if s.ca, err = auth.OpenCA(filepath.Join(data, "ca")); err != nil {
+		return err
+	}
+	joinKey, err := s.openJoinKey()
+	if err != nil {
+		return err
+	}
+	set, err := profile.Load(s.set.Dirs.Config)
+	if set == nil {
+		return configError{err}
+	}
+	if err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			s.warn("left out: %s", line)
+		}
+	}
+	if _, err := os.Stat(s.set.Overlay); err != nil {
+		s.warn("profiles with the initrd overlay cannot boot yet: %v", err)
+	}
+	if err := s.listen(); err != nil {
+		return err
+	}
+	tlsPort := port(s.tls)
+	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: profiles{set}, Signer: s.ca, JoinKey: joinKey,
+		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: profiles{set}, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings,
+		Ready: s.store.Err, Log: s.log})
+	if err != nil {
+		return err
+	}
+	agentPort, err := strconv.Atoi(tlsPort)
+	if err != nil {
+		return fmt.Errorf("reading the listener's port: %w", err)
+	}
+	s.serve(boot.NewServer(s.reg, boot.Options{ImagesDir: s.set.Dirs.Images, Overlay: s.set.Overlay, AgentPort: agentPort, Log: s.log}))
+	return s.writeRecord()
+}
+
+func port(l net.Listener) string {
+	_, p, _ := net.SplitHostPort(l.Addr().String()) // a listener's address has one
+	return p
+}
+
+// serve makes the three servers.
+func (s *Server) serve(bootHandler http.Handler) {
+	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug) // of clients that break off, mostly
+	common := func(h http.Handler) *http.Server {
+		return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog}
+	}
+	secure := common(s.api)
+	secure.TLSConfig = s.ca.TLSConfig()
+	local := common(s.api)
+	local.ConnContext = api.ConnContext
+	s.servers = []*http.Server{secure, common(bootHandler), local} // the boot server bounds its own writes
+}
+
+// Run answers until ctx ends or a listener breaks, then lets requests that are under way finish.
+func (s *Server) Run(ctx context.Context) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { s.reg.Run(background) })
+	wg.Go(func() { deadline.Run(background, s.reg, s.log) })
+	failed := make(chan error, 3)
+	start := func(serve func() error) {
+		wg.Go(func() {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	start(func() error { return s.servers[0].ServeTLS(s.tls, "", "") })
+	start(func() error { return s.servers[1].Serve(s.plain) })
+	start(func() error { return s.servers[2].Serve(s.socket) })
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	case err = <-failed:
+		err = fmt.Errorf("listening: %w", err)
+	}
+	s.shutdown()
+	stop()
+	wg.Wait()
+	return err
+}
+
+func (s *Server) shutdown() {
+	s.api.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, h := range s.servers {
+		wg.Go(func() {
+			if h.Shutdown(ctx) != nil {
+				h.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Close gives everything back. It may be called at any time, also after a failed Open.
+func (s *Server) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{s.tls, s.plain, s.socket} {
+		if l != nil {
+			l.Close() // mostly closed already
+		}
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.logs != nil {
+		errs = append(errs, s.logs.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) warn(format string, args ...any) {
+	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
+}
+
+// currentWarnings are those of every list of nodes.
+func (s *Server) currentWarnings() []string {
+	w := s.warnings
+	if err := s.store.Err(); err != nil {
+		w = append([]string{err.Error()}, w...)
+	}
+	return w
+}
+
+func (s *Server) joinKeyPath() string { return filepath.Join(s.set.Dirs.Data, "join-key") }
+
+// openJoinKey reads the site's join key, and makes it at the first start.
+func (s *Server) openJoinKey() (string, error) {
+	path := s.joinKeyPath()
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key := auth.NewToken(auth.UseJoin)
+		return key, writeWhole(path, []byte(key+"\n"), 0o600)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the join key: %w", err)
+	}
+	key := strings.TrimSpace(string(b))
+	if use, err := auth.ParseToken(key); err != nil || use != auth.UseJoin {
+		return "", configError{fmt.Errorf("%s holds no join key: bring it back, or remove it for a new one", path)}
+	}
+	return key, nil
+}
+
+// Record is where the collector can be reached now.
+func (s *Server) Record() Record {
+	return Record{Listen: s.tls.Addr().String(), BootListen: s.plain.Addr().String(), Socket: s.set.Socket, Pin: s.ca.Pin(), PID: os.Getpid()}
+}
+
+func (s *Server) writeRecord() error {
+	b, err := json.MarshalIndent(s.Record(), "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the listeners: %w", err)
+	}
+	return writeWhole(filepath.Join(s.set.Dirs.Data, "listeners.json"), append(b, '\n'), 0o644)
+}
+
+// writeWhole replaces a file: after a power cut there is the old one or the new one.
+func writeWhole(path string, b []byte, mode fs.FileMode) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	tmp := path + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+func problem(status int, code, hint, format string, args ...any) *proto.Problem {
+	return proto.NewProblem(status, code, fmt.Sprintf(format, args...), hint)
+}
+
+// asProblem is the one place where an error becomes a refusal. Those with a status of 500 or more are the collector's own
+// fault, and their cause is for the log.
+func asProblem(err error) *proto.Problem {
+	var p *proto.Problem
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		copied := *p // it gets an incident
+		return &copied
+	case errors.As(err, &tooLarge):
+		return problem(413, proto.CodeTooLarge, "send less at once", "the request's body is longer than %d bytes", tooLarge.Limit)
+	case errors.Is(err, store.ErrNoLog):
+		return problem(404, proto.CodeNotFound, "provost log NODE lists the logs", "%v", err)
+	case errors.Is(err, store.ErrQuota):
+		return problem(413, proto.CodeTooLarge, "", "%v", err)
+	case errors.Is(err, store.ErrGone):
+		return problem(410, proto.CodeNotFound, "begin anew with GET /v1/status and its revision", "%v", err)
+	case errors.Is(err, store.ErrBusy):
+		return problem(503, proto.CodeBusy, "come again after Retry-After", "%v", err)
+	case errors.Is(err, store.ErrClosed):
+		return problem(503, proto.CodeBusy, "come again after Retry-After", "the collector is shutting down")
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem(503, proto.CodeBusy, "come again after Retry-After", "the request waited for %s and was not begun", requestTime)
+	case errors.Is(err, store.ErrStorage):
+		return problem(503, proto.CodeStorage, "look at the frontend's disk and at provostd's log", "nothing was taken: the collector's disk refused it")
+	}
+	return problem(500, proto.CodeInternal, "grep for the incident in provostd's log", "the collector met an error of its own")
+}
+
+// refuse answers with an error. Nothing has been written yet.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // the client has gone
+	}
+	p := asProblem(err)
+	if p.Type == "" {
+		p.Type = "about:blank"
+	}
+	p.Title = http.StatusText(p.Status)
+	h := w.Header()
+	if p.Status >= 500 {
+		p.Incident = proto.NewID(time.Now())
+		level := a.cfg.Log.Error
+		if p.Code == proto.CodeBusy {
+			level = a.cfg.Log.Warn
+		}
+		level("request refused", "incident", p.Incident, "status", p.Status, "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "cause", err)
+	}
+	if p.Status == 503 {
+		h.Set("Retry-After", strconv.Itoa(2+rand.IntN(9))) // 2 to 10 s, so that not all come back at once
+	}
+	if p.Status == 401 {
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		a.cfg.Log.Error("encoding a refusal", "error", err)
+	}
+	h.Set("Content-Type", proto.ProblemType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	w.Write(b) // the client may have gone; there is nobody to tell
+}
+
+// json answers with a document.
+func (c *call) json(status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	h := c.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	c.w.WriteHeader(status)
+	c.w.Write(b)
+	return nil
+}
+
+// decode reads a body of JSON. Operators' bodies may be empty and may hold nothing unknown; agents may be newer than this
+// collector, and say more than it knows.
+func (c *call) decode(v any, strict bool) error {
+	d := json.NewDecoder(c.r.Body)
+	if strict {
+		d.DisallowUnknownFields()
+	}
+	err := d.Decode(v)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return err
+		}
+		if strict && c.r.ContentLength == 0 {
+			return nil
+		}
+		return problem(400, proto.CodeBadRequest, "proto/openapi.yaml describes every body", "reading the body: %v", err)
+	}
+	if d.More() {
+		return problem(400, proto.CodeBadRequest, "", "reading the body: something follows the JSON document")
+	}
+	return nil
+}

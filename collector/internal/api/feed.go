@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// Bounds of the feed: silence is broken by a comment, and a reader that does not take what is sent is dropped.
+const (
+	feedComment = 15 * time.Second
+	feedWrite   = 30 * time.Second
+)
+
+// feed sends every event after a revision as Server-Sent Events, id = revision, until the reader goes. The revision comes
+// from Last-Event-ID, else from ?from=; without either it begins with what comes next.
+func (a *API) feed(c *call) error {
+	after := a.cfg.Registry.Revision()
+	for _, s := range []string{c.r.URL.Query().Get("from"), c.r.Header.Get("Last-Event-ID")} {
+		if s != "" {
+			v, err := strconv.ParseUint(s, 10, 64)
+			if err != nil {
+				return problem(400, proto.CodeBadRequest, "", "from and Last-Event-ID are revisions: numbers")
+			}
+			after = v
+		}
+	}
+	if after > a.cfg.Registry.Revision() {
+		return fmt.Errorf("%w: %d", store.ErrGone, after)
+	}
+	c.ctl.SetReadDeadline(time.Time{})
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	c.w.WriteHeader(http.StatusOK)
+	if err := c.send([]byte(": provost\n\n")); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(c.ctx())
+	defer cancel()
+	go func() {
+		select {
+		case <-a.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	w := a.cfg.Registry.Watch(after)
+	for {
+		next, done := context.WithTimeout(ctx, feedComment)
+		entries, err := w.Next(next)
+		done()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			err = c.send([]byte(":\n\n"))
+		case err == nil:
+			var b []byte
+			for _, e := range entries {
+				b = fmt.Appendf(b, "id: %d\ndata: %s\n\n", e.Revision, e.Value)
+			}
+			err = c.send(b)
+		}
+		if err != nil {
+			a.cfg.Log.Debug("feed ended", "remote", c.r.RemoteAddr, "error", err)
+			return nil
+		}
+	}
+}
+
+// send writes and flushes within the feed's bound.
+func (c *call) send(b []byte) error {
+	if err := c.ctl.SetWriteDeadline(time.Now().Add(feedWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if _, err := c.w.Write(b); err != nil {
+		return err
+	}
+	return c.ctl.Flush()
+}

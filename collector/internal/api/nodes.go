@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"provost/proto"
+)
+
+// selected evaluates the {nodes} of an order. Nothing may be ordered of nothing.
+func (a *API) selected(c *call, discovered bool) ([]string, error) {
+	expr := c.r.PathValue("nodes")
+	names, err := a.cfg.Registry.Select(expr, discovered)
+	if err == nil && len(names) == 0 {
+		err = problem(409, proto.CodeConflict, "provost status shows every node", "the node set %q has no node now", proto.Clip(expr, 200))
+	}
+	return names, err
+}
+
+// list answers with the named nodes.
+func (a *API) list(c *call, names []string) error {
+	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), Nodes: a.cfg.Registry.Nodes(names)}
+	if a.cfg.Warnings != nil {
+		l.Warnings = a.cfg.Warnings()
+	}
+	return c.json(http.StatusOK, l)
+}
+
+func (a *API) status(c *call) error {
+	q := c.r.URL.Query()
+	expr := q.Get("nodes")
+	if expr == "" {
+		expr = "@all"
+	}
+	names, err := a.cfg.Registry.Select(expr, true)
+	if err != nil {
+		return err
+	}
+	if label := q.Get("label"); label != "" {
+		names = slices.DeleteFunc(names, func(name string) bool { return a.cfg.Registry.Label(name) != label })
+	}
+	return a.list(c, slices.Concat([]string{}, names)) // never nil: that would be all
+}
+
+func (a *API) node(c *call) error {
+	n, err := a.cfg.Registry.Node(c.r.PathValue("node"))
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, n)
+}
+
+func (a *API) addNode(c *call) error {
+	var spec proto.NodeSpec
+	if err := c.decode(&spec, true); err != nil {
+		return err
+	}
+	n, err := a.cfg.Registry.AddNode(c.ctx(), spec)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusCreated, n)
+}
+
+func (a *API) patchNodes(c *call) error {
+	var patch proto.NodePatch
+	if err := c.decode(&patch, true); err != nil {
+		return err
+	}
+	names, err := a.selected(c, false)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Registry.PatchNodes(c.ctx(), names, patch); err != nil {
+		return err
+	}
+	return a.list(c, names)
+}
+
+func (a *API) removeNodes(c *call) error {
+	names, err := a.selected(c, true)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Registry.RemoveNodes(c.ctx(), names); err != nil {
+		return err
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) install(c *call) error {
+	var o proto.InstallOrder
+	if err := c.decode(&o, true); err != nil {
+		return err
+	}
+	names, err := a.selected(c, false)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Registry.Order(c.ctx(), names, o, c.who.actor); err != nil {
+		return err
+	}
+	return a.list(c, names)
+}
+
+func (a *API) command(c *call, verb proto.Verb) error {
+	var o proto.NodeOrder
+	if err := c.decode(&o, true); err != nil {
+		return err
+	}
+	names, err := a.selected(c, false)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Registry.Command(c.ctx(), names, verb, o, c.who.actor); err != nil {
+		return err
+	}
+	return a.list(c, names)
+}
+
+func (a *API) boot(c *call) error {
+	var o proto.NodeOrder
+	if err := c.decode(&o, true); err != nil {
+		return err
+	}
+	if o.Step != "" {
+		return problem(400, proto.CodeBadRequest, "", "boot takes no step")
+	}
+	names, err := a.selected(c, false)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Registry.SetBootAction(c.ctx(), names, o.Action, c.who.actor, o.Reason); err != nil {
+		return err
+	}
+	return a.list(c, names)
+}
