@@ -34,6 +34,8 @@ func TestHostname(t *testing.T) {
 				"10.0.0.7\tn1.example.org n1" + mark + "10.1.0.7 n1 n1-ib\n", "this is n1.example.org"},
 			{"another domain before", []string{"PROVOST_ATTR_DOMAIN=b.org"}, "127.0.1.1\tn1.a.org n1" + mark + "127.0.0.1 localhost", "n1\n",
 				"127.0.1.1\tn1.b.org n1" + mark + "127.0.0.1 localhost\n", "this is n1.b.org"},
+			{"a star is no pattern", []string{"PROVOST_ATTR_DOMAIN=example.org"}, "127.0.1.1 n1 *\n", "n1\n",
+				"127.0.1.1\tn1.example.org n1" + mark + "127.0.1.1 *\n", "this is n1.example.org"},
 			{"a node named by its whole name", []string{"PROVOST_NODE=n1.example.org", "PROVOST_ATTR_DOMAIN=example.org"}, "", "n1\n",
 				"127.0.1.1\tn1.example.org n1" + mark + "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n", "this is n1.example.org"},
 		} {

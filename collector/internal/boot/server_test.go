@@ -191,6 +191,8 @@ func TestScripts(t *testing.T) {
 			has: "type: provost node add NAME --mac " + mac},
 		{name: "block", decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"failed(loop=1)"}, Hint: []string{"provost log n1", "provost install n1"}},
 			shape: ":again\necho\necho\necho\necho\nprompt --timeout ||\nchain --replace ||\ngoto again\n", has: "echo > provost install n1\n", hasNot: "kernel"},
+		{name: "block by words of iPXE", decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"#5 failed || boot ; a\\"}},
+			shape: ":again\necho\necho\nprompt --timeout ||\nchain --replace ||\ngoto again\n", has: "echo | '#5 failed '|| boot '; a/\n"},
 		{name: "long block", decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{long, strings.Repeat("x", 300)}},
 			shape: ":again\n" + strings.Repeat("echo\n", 17) + "prompt --timeout ||\nchain --replace ||\ngoto again\n", has: "echo | [...]\n"},
 		{name: "rescue", decision: boot.Decision{Action: proto.BootRescue, Node: "n1"}, has: "no boot script for the boot action", hasNot: "kernel"},

@@ -15,6 +15,7 @@ package nodeset
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"provost/proto"
 )
@@ -203,12 +204,21 @@ func parseTerm(expr string, at, end, room int) (term, error) {
 	if t.words, err = expand(expr, at, end, room); err != nil {
 		return term{}, err
 	}
-	for _, w := range t.words {
+	for _, w := range suspects(t.words) {
 		if err := check(w); err != nil {
 			return term{}, &Error{expr, t.pos, err.Error()}
 		}
 	}
 	return t, nil
+}
+
+// suspects gives those of an operand's words that have to be checked. They differ in digits only, which may stand
+// anywhere in a name: what is wrong with one is wrong with the longest, unless they could be addresses.
+func suspects(words []string) []string {
+	if strings.Trim(words[0], "0123456789.") == "" {
+		return words
+	}
+	return []string{slices.MaxFunc(words, func(a, b string) int { return len(a) - len(b) })}
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' }
