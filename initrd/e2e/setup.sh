@@ -13,8 +13,9 @@ test)
 	# extlinux, syslinux-common    boot loader and MBR of the installed disk
 	# mmdebstrap, busybox-static, cpio, kmod, zstd   building the fast installer
 	# gcc, libc6-dev               the race detector
+	# dash, shellcheck             the tests of postscripts
 	packages='qemu-system-x86 ipxe-qemu e2fsprogs fdisk extlinux syslinux-common
-		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev'
+		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck'
 	;;
 check) packages=shellcheck ;;
 *)

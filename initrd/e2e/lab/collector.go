@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -19,6 +20,13 @@ import (
 
 // Server is the PROVOST_SERVER that reaches this site's collector.
 func (l *Lab) Server() string { return "unix://" + l.path("data", "provostd.sock") }
+
+// URL is where agents on this machine reach the collector; CA and JoinKey are the files that they need to be let in, and
+// Bin is the directory of the programs.
+func (l *Lab) URL() string     { return fmt.Sprintf("https://127.0.0.1:%d", l.listen) }
+func (l *Lab) CA() string      { return l.path("data", "ca", "ca.pem") }
+func (l *Lab) JoinKey() string { return l.path("data", "join-key") }
+func (l *Lab) Bin() string     { return filepath.Join(l.source, "bin") }
 
 // StartCollector starts provostd and waits, 30 s at most, until it answers. It may be called
 // again after KillCollector: addresses and data are the same.
@@ -82,6 +90,13 @@ func (l *Lab) Status(ctx context.Context, nodes string) ([]proto.Node, error) {
 	var list proto.NodeList
 	err := l.provostJSON(ctx, &list, "status", nodes)
 	return list.Nodes, err
+}
+
+// Events returns every event of a node's newest install, by time.
+func (l *Lab) Events(ctx context.Context, node string) (proto.EventList, error) {
+	var list proto.EventList
+	err := l.provostJSON(ctx, &list, "timeline", node)
+	return list, err
 }
 
 // process is a program in the background. It ends with this one.

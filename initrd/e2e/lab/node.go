@@ -63,11 +63,7 @@ func (n *Node) Await(ctx context.Context, what string, ok func(proto.Node) bool)
 }
 
 // Events returns every event of the node's newest install, by time.
-func (n *Node) Events(ctx context.Context) (proto.EventList, error) {
-	var list proto.EventList
-	err := n.lab.provostJSON(ctx, &list, "timeline", n.Name)
-	return list, err
-}
+func (n *Node) Events(ctx context.Context) (proto.EventList, error) { return n.lab.Events(ctx, n.Name) }
 
 // Line says a node's state in one line, for progress and for errors.
 func Line(n proto.Node) string {

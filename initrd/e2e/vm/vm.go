@@ -99,7 +99,7 @@ func arguments(c Config, monitor string) []string {
 		nic += ",romfile="
 	}
 	return []string{
-		"-name", c.Name, "-machine", "q35,smm=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
+		"-name", c.Name, "-machine", "q35,smm=off,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
 		"-serial", "stdio", "-monitor", "unix:" + monitor + ",server=on,wait=off",
 		"-drive", "file=" + c.Disk + ",if=none,id=d0,format=raw,cache=unsafe,discard=unmap",
