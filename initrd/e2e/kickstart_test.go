@@ -54,7 +54,6 @@ func TestKickstart(t *testing.T) {
 	}
 	provost("node", "add", "ks1", "--mac", ownMAC(t), "--profile", "good")
 
-	// Without an order the agent asks for a while; here nobody gives one, so the steps must not run.
 	for _, tt := range []struct {
 		profile, summary string
 		exit             int
