@@ -357,7 +357,8 @@ func (a *agent) knows(orderID string) bool {
 	return false
 }
 
-// background sends in the background, if there is a collector and no other process does. The returned function ends it.
+// background sends in the background until close, or the returned function, ends it; if there is a collector and no
+// other process sends.
 func (a *agent) background(ctx context.Context) (stop func(), err error) {
 	none := func() {}
 	if !a.reports() {
@@ -379,12 +380,14 @@ func (a *agent) background(ctx context.Context) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a flush comes after the signal to end
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
-	return sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		<-done // each request ends with its context
 		a.own = false
 		release()
-	}), nil
+	})
+	a.closers = append(a.closers, stop)
+	return stop, nil
 }
 
 // sending reports whether some process, maybe this one, tries to deliver.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +28,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// these tests wait for processes more than they compute
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"provost-agent": main})
 }
 
@@ -218,6 +224,7 @@ func (m *machine) install() {
 }
 
 func TestWholeInstall(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, threePhases...)
 	stop := m.watch()
 	// the commands are called as early as an installer can: watch may not have made its directory
@@ -285,6 +292,7 @@ func (m *machine) reboot() {
 }
 
 func TestRunAlone(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, threePhases...)
 	m.want(0, m.at("run", "--phase", "pre")...)
 	m.wantStory(strings.Join(strings.SplitAfter(wholeStory, "pre-done ok\n")[:1], ""))
@@ -297,6 +305,7 @@ func TestRunAlone(t *testing.T) {
 }
 
 func TestFailingStepExits(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, step("one", proto.PhasePre, "exit 0"), step("two", proto.PhasePre, "echo broken; exit 7"), step("three", proto.PhasePre, "exit 0"))
 	r := m.want(1, m.at("run", "--phase", "pre")...)
 	if !strings.Contains(r.err, "phase pre: failed(two=7)") {
@@ -318,6 +327,7 @@ run-end pre two failed step
 }
 
 func TestHoldAndRetryWithANewPlan(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	bad := []prototest.Script{step("one", proto.PhasePre, "exit 0"), step("two", proto.PhasePre, "exit 7")}
 	good := []prototest.Script{bad[0], step("two", proto.PhasePre, "exit 0")}
@@ -339,9 +349,10 @@ func TestHoldAndRetryWithANewPlan(t *testing.T) {
 // With each fault the install goes on as without it, and in the end the collector has the same story.
 func TestFaultsHarmNoInstall(t *testing.T) {
 	for _, f := range []prototest.Fault{
-		{Kind: prototest.FaultReset}, {Kind: prototest.FaultLost}, {Kind: prototest.FaultHalf}, {Kind: prototest.FaultGarbage},
+		{Kind: prototest.FaultReset}, {Kind: prototest.FaultHang, Delay: time.Second}, {Kind: prototest.FaultLost}, {Kind: prototest.FaultHalf}, {Kind: prototest.FaultGarbage},
 		{Kind: prototest.FaultRedirect, Body: "https://127.0.0.1:1/"}, {Kind: prototest.FaultUntyped},
-		{Kind: prototest.FaultStatus, Status: 503, RetryAfter: time.Second}, {Kind: prototest.FaultStatus, Status: 500}, {Kind: prototest.FaultSlow, Delay: 100 * time.Millisecond},
+		{Kind: prototest.FaultStatus, Status: 503, RetryAfter: time.Second}, {Kind: prototest.FaultStatus, Status: 500},
+		{Kind: prototest.FaultHTML}, {Kind: prototest.FaultSlow, Delay: 100 * time.Millisecond},
 	} {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
@@ -371,16 +382,19 @@ func TestFaultsHarmNoInstall(t *testing.T) {
 }
 
 func TestCollectorDownDuringTheInstall(t *testing.T) {
-	m := newMachine(t, threePhases...)
+	t.Parallel()
+	m := newMachine(t)
+	m.id, _ = m.c.InstallPlan("n1", threePhases, func(p *proto.Plan) { p.SealWait = proto.Duration(2 * time.Second) })
+	m.write("token", m.c.Token(m.id, prototest.Boot1))
 	target := m.path("target")
 	os.MkdirAll(target, 0o755)
 	m.want(0, m.at("run", "--phase", "pre")...)
-	m.c.Stop()
 	m.want(0, "report", "partitioned", "--state", m.state)
+	m.c.Stop()
 	began := time.Now()
 	m.want(0, "run", "--phase", "post", "--root", target, "--state", m.state)
-	if d := time.Since(began); d > flushWait+10*time.Second {
-		t.Errorf("run took %s without a collector, want at most %s", d, flushWait)
+	if d := time.Since(began); d > goodWait+10*time.Second {
+		t.Errorf("run took %s without a collector, want at most %s", d, goodWait)
 	}
 	m.want(0, "seal", "--root", target, "--state", m.state)
 	m.reboot()
@@ -390,6 +404,7 @@ func TestCollectorDownDuringTheInstall(t *testing.T) {
 }
 
 func TestJoinKey(t *testing.T) {
+	t.Parallel()
 	macs := host.Host{}.MACs()
 	if len(macs) == 0 {
 		t.Fatal("this machine has no network card")
@@ -430,6 +445,7 @@ func (m *machine) noSecret(secret string) {
 }
 
 func TestStrangerGetsNothing(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, threePhases...)
 	m.write("plan.yaml", "steps: [{name: one, phase: pre}]\n")
 	m.write("one", "#!/bin/sh\nexit 0\n")
@@ -441,6 +457,7 @@ func TestStrangerGetsNothing(t *testing.T) {
 }
 
 func TestTamperedPlanIsNotRun(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, step("one", proto.PhasePre, "touch "+filepath.Join(t.TempDir(), "ran")))
 	p := *m.c.Plan(m.id)
 	p.Payload = bytes.Replace(p.Payload, []byte(`"pre"`), []byte(`"post"`), 1)
@@ -459,6 +476,7 @@ func TestTamperedPlanIsNotRun(t *testing.T) {
 
 // A run that is killed leaves a story with an end: watch writes it.
 func TestWatchReportsADeadRun(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, step("one", proto.PhasePre, "sleep 60"))
 	m.watch()
 	m.wait(staged("agent-started"))
@@ -473,7 +491,16 @@ func TestWatchReportsADeadRun(t *testing.T) {
 }
 
 func TestDetach(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, threePhases...)
+	t.Cleanup(func() {
+		list, _ := host.Host{}.Processes()
+		for _, p := range list {
+			if strings.Contains(p.Args, m.state) {
+				syscall.Kill(p.PID, syscall.SIGKILL)
+			}
+		}
+	})
 	m.want(0, m.at("watch", "--detach")...)
 	m.want(0, m.at("watch", "--detach")...) // a second one does no harm
 	m.wait(staged("agent-started"))

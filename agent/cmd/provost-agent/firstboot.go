@@ -62,7 +62,6 @@ func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
 	if err != nil {
 		a.say(err.Error()) // the steps are run all the same
 	}
-	defer stop()
 	failed := a.firstboot(ctx, o)
 	if errors.Is(failed, context.Canceled) || errors.Is(failed, steps.ErrBusy) {
 		return failed

@@ -141,6 +141,11 @@ func (a *agent) wait(ctx context.Context, limit time.Duration) (planIs, error) {
 		if p, err = a.ready(); err == nil {
 			return p, nil
 		}
+		if !a.sending() { // the process that did has died: now it is our turn
+			if _, err := a.background(ctx); err != nil {
+				return planIs{}, err
+			}
+		}
 		if time.Since(said) >= sayEvery {
 			said = time.Now()
 			a.tell("still waiting for the plan, %s of %s%s", time.Since(began).Round(time.Second), limit, because(a.dir.Sent().Trouble))

@@ -14,7 +14,7 @@ import (
 )
 
 // reportWait bounds the delivery of a report where no other process delivers: it must not slow an installer down.
-const reportWait = 5 * time.Second
+const reportWait = 3 * time.Second
 
 func reportCommand() command {
 	return command{
@@ -24,7 +24,7 @@ func reportCommand() command {
 STAGE is one of the stages of the node's sequence, like packages-started, or a
 name of your own. With --failed it says that the installer failed before that
 stage. The record is in the journal when the command returns; it is delivered by
-"watch", or where none runs by this command, which tries for at most 5 seconds.
+"watch", or where none runs by this command, which tries for at most 3 seconds.
 
 Inside a step it writes to $PROVOST_STATUS instead. There a failure is said by
 the step's exit status.
@@ -92,12 +92,10 @@ func doReport(ctx context.Context, c common, s *streams, e proto.Event) error {
 	if !a.reports() || a.watched() {
 		return nil
 	}
-	stop, err := a.background(ctx)
-	if err != nil {
+	if _, err := a.background(ctx); err != nil {
 		a.tell("recorded; not delivered now: %v", err)
 		return nil
 	}
-	defer stop()
 	a.flush(ctx, reportWait)
 	return nil
 }

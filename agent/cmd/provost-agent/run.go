@@ -18,7 +18,10 @@ import (
 
 // flushWait bounds the delivery at the end of a run: whoever called it may halt or reboot the machine at once. What
 // remains is in the journal.
-const flushWait = 30 * time.Second
+const (
+	flushWait = 30 * time.Second // after a failure
+	goodWait  = 10 * time.Second // after success: more commands follow
+)
 
 type runOptions struct {
 	common
@@ -104,14 +107,12 @@ func doRun(ctx context.Context, o runOptions, s *streams) error {
 		return err
 	}
 	defer a.close()
-	stop, err := a.background(ctx)
-	if err != nil && o.plan == "" {
-		if _, perr := a.ready(); perr != nil {
+	if _, err := a.background(ctx); err != nil {
+		if _, none := a.ready(); none != nil && o.plan == "" {
 			return err
 		}
-		a.tell("%v: running without the collector", err)
+		a.say(fmt.Sprintf("%v: running without the collector", err))
 	}
-	defer stop()
 	return a.runPhase(ctx, o)
 }
 
@@ -130,6 +131,15 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.Phase == proto.PhasePre && o.plan == "" && a.env == proto.EnvInstaller {
+		device, err := a.sealedOnDisk(p.Install)
+		if err != nil {
+			a.say(err.Error())
+		}
+		if device != "" {
+			return a.backToDisk(ctx, p, device)
+		}
 	}
 	if o.Root != "" {
 		if err := a.mirrorState(o.Root, p.Install); err != nil {
@@ -163,7 +173,7 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 // flushOwn gives a phase that went well its time to be delivered, unless another process sees to that.
 func (a *agent) flushOwn(ctx context.Context) {
 	if a.reports() && !a.watched() {
-		a.flush(ctx, flushWait)
+		a.flush(ctx, goodWait)
 	}
 }
 

@@ -72,11 +72,9 @@ func doSeal(ctx context.Context, c common, s *streams, root string) error {
 	if err != nil {
 		a.say(err.Error()) // also: the target does not have it
 	}
-	stop, err := a.background(ctx)
-	if err != nil {
+	if _, err := a.background(ctx); err != nil {
 		a.say(err.Error())
 	}
-	defer stop()
 	if root != "" {
 		if err := a.mirrorState(root, install); err != nil {
 			a.say(err.Error())

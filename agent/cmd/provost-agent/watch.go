@@ -88,7 +88,7 @@ func detachWatch(c common, s *streams) error {
 func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
 
 // After the seal the journal may get a last "rebooting"; watch stays for it this long.
-const sealLinger = 10 * time.Second
+const sealLinger = 5 * time.Second
 
 func doWatch(ctx context.Context, c common, s *streams) error {
 	a, err := c.open(s, proto.EnvInstaller)

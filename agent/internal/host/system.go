@@ -3,6 +3,7 @@
 package host
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -57,10 +58,25 @@ func (h Host) InstallProgram(dir, name string) (string, error) {
 	return path, nil
 }
 
+// same reports whether the file at path has f's bytes. It leaves f at its start.
 func same(f *os.File, path string) bool {
-	a, errA := f.Stat()
-	b, errB := os.Stat(path)
-	return errA == nil && errB == nil && os.SameFile(a, b)
+	g, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer g.Close()
+	defer f.Seek(0, io.SeekStart)
+	one, two := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, errF := io.ReadFull(f, one)
+		m, errG := io.ReadFull(g, two)
+		if !bytes.Equal(one[:n], two[:m]) {
+			return false
+		}
+		if errF != nil || errG != nil {
+			return errF == errG
+		}
+	}
 }
 
 func noexec(dir string) bool {

@@ -78,8 +78,8 @@ func (j *Journal) SetMirror(root, install string) error {
 		return fmt.Errorf("setting the mirror: root %q is no absolute path, or install %q no id", root, install)
 	}
 	t := target{filepath.Clean(root), install}
-	if t.state() == filepath.Clean(j.dir) {
-		return fmt.Errorf("setting the mirror: %s is the state directory itself", t.state())
+	if t.Root == "/" || t.state() == filepath.Clean(j.dir) {
+		return fmt.Errorf("setting the mirror: root %s is the running system, whose own journal is there", root)
 	}
 	b, err := json.Marshal(t)
 	if err == nil {

@@ -26,6 +26,8 @@ const (
 	maxRead = 8 * segmentSize
 	// maxGap is the longest run of lost records that is believed. A line that jumps further is damaged.
 	maxGap = 1 << 14
+	// maxHole is the same between two segments: a lost segment had some 7000 records at most, so this is over a hundred.
+	maxHole = 1 << 20
 )
 
 // Record is one line of a journal. A damaged one comes as a KindNote that says so.
@@ -234,7 +236,7 @@ func walk(dir, id string, from uint64, sync bool, damage func(*CorruptionErr), e
 	}
 	want := func(r Record) bool { return r.Seq < from || emit(r) }
 	c := cursor{next: segs[0].first, id: id, damage: damage}
-	if from < c.next && c.next-from <= maxGap {
+	if from < c.next && c.next-from <= maxHole {
 		c.next = from
 	}
 	for _, s := range segs {
@@ -247,7 +249,7 @@ func walk(dir, id string, from uint64, sync bool, damage func(*CorruptionErr), e
 		}
 		switch {
 		case s.first <= c.next:
-		case s.first-c.next <= maxGap:
+		case s.first-c.next <= maxHole:
 			if !c.fill(s.first, want) {
 				return nil
 			}

@@ -159,14 +159,10 @@ func (o *output) end() ([]string, int64) {
 	}
 	select {
 	case <-o.read:
-	case <-time.After(drainWait):
-		o.r.SetReadDeadline(time.Unix(1, 0))
-		select {
-		case <-o.read:
-		case <-time.After(drainWait):
-		}
+	case <-time.After(drainWait): // a process that escaped has the pipe
 	}
-	o.r.Close()
+	o.r.Close() // ends the Read, as a pipe is a file that the runtime polls
+	<-o.read
 	o.mu.Lock()
 	if o.gap > 0 {
 		o.queue = fmt.Appendf(o.queue, "\n[provost: %d bytes are missing here: the log was too slow]\n", o.gap)

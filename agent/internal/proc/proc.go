@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -20,8 +21,8 @@ import (
 
 const (
 	// settleTime is what processes that are just ending have before they count as left behind: a tee of the script's
-	// output ends when it has read the end of its pipe.
-	settleTime = 300 * time.Millisecond
+	// output ends when it has read the end of its pipe, and on a busy machine that takes a while.
+	settleTime = time.Second
 	// straggleGrace bounds the time between TERM and KILL for what a step left behind.
 	straggleGrace = 2 * time.Second
 	// killWait bounds the wait for processes to vanish after KILL. One that is stuck in the kernel does not.
@@ -124,20 +125,17 @@ func Run(ctx context.Context, s Spec) Result {
 	}
 	g := newGroup(s)
 	begin := time.Now()
-	cmd, err := start(s, out, g)
+	pid, ended, err := launch(s, out, g)
 	if err != nil {
 		out.abandon()
 		g.remove()
 		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip("starting "+s.Path+": "+explainStart(err), proto.MaxMessage)}
 	}
-	g.leader(cmd.Process.Pid)
+	g.leader(pid)
 	if s.Started != nil {
-		s.Started(cmd.Process.Pid, g.dir)
+		s.Started(pid, g.dir)
 	}
 	out.begin()
-
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	r := wait(ctx, s, g, ended)
 	r.Duration = time.Since(begin)
 	r.Stragglers = g.finish(s.LeaveRunning)
@@ -150,12 +148,35 @@ func Run(ctx context.Context, s Spec) Result {
 	return r
 }
 
+// launch starts the script and waits for it, both in a thread of their own: when that thread dies, which is when the
+// agent dies, the kernel kills the script (prctl(2), PR_SET_PDEATHSIG). So no step goes on without anybody who looks
+// after its deadline; what it had started itself is ended by EndLeftover.
+func launch(s Spec, out *output, g *group) (pid int, ended <-chan error, err error) {
+	type started struct {
+		pid int
+		err error
+	}
+	up, end := make(chan started, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		cmd, err := start(s, out, g)
+		if err != nil {
+			up <- started{err: err}
+			return
+		}
+		up <- started{pid: cmd.Process.Pid}
+		end <- cmd.Wait()
+	}()
+	u := <-up // fork and exec; they wait for nothing but the disk that holds the script
+	return u.pid, end, u.err
+}
+
 // start starts the script. A cgroup that the kernel does not take is given up.
 func start(s Spec, out *output, g *group) (*exec.Cmd, error) {
 	var err error
 	for range busyTries {
 		cmd := &exec.Cmd{Path: s.Path, Args: append([]string{s.Path}, s.Args...), Env: s.Env, Dir: s.Dir, Stdout: out.w, Stderr: out.w,
-			SysProcAttr: &syscall.SysProcAttr{Setsid: true, Chroot: s.Root}}
+			SysProcAttr: &syscall.SysProcAttr{Setsid: true, Chroot: s.Root, Pdeathsig: syscall.SIGKILL}}
 		if cmd.Dir == "" {
 			cmd.Dir = "/"
 		}

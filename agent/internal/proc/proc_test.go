@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,7 +86,7 @@ func spec(name string) proc.Spec {
 		panic(err)
 	}
 	return proc.Spec{Name: name, Path: path, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 20 * time.Second,
-		Grace: 300 * time.Millisecond, Processes: processes}
+		Grace: 150 * time.Millisecond, Processes: processes}
 }
 
 var stamp = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z `)
@@ -108,6 +109,7 @@ func TestNasty(t *testing.T) {
 		for _, tt := range []struct {
 			script  string
 			timeout time.Duration
+			grace   time.Duration
 			want    proc.Result // Tail, Stragglers and Duration are compared apart
 			tail    []string
 			left    []string // names of what was left behind
@@ -119,9 +121,9 @@ func TestNasty(t *testing.T) {
 			{script: "double-fork", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"forked"}, left: []string{"sleep"}, most: 2 * time.Second},
 			{script: "ignores-term", timeout: 400 * time.Millisecond, tail: []string{"deaf"}, most: 2 * time.Second,
 				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGKILL", Message: "not done after 400ms: ended by the agent"}},
-			{script: "traps-term", timeout: 400 * time.Millisecond, tail: []string{"waiting", "Terminated", "cleaned up"}, most: 2 * time.Second,
+			{script: "traps-term", timeout: 400 * time.Millisecond, grace: 5 * time.Second, tail: []string{"waiting", "cleaned up"}, most: 2 * time.Second,
 				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGTERM", Message: "not done after 400ms: ended by the agent"}},
-			{script: "stops-itself", timeout: 400 * time.Millisecond, tail: []string{"stopping"}, most: 2 * time.Second,
+			{script: "stops-itself", timeout: 400 * time.Millisecond, grace: 5 * time.Second, tail: []string{"stopping"}, most: 2 * time.Second,
 				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGTERM", Message: "not done after 400ms: ended by the agent"}},
 			{script: "fork-tree", timeout: 400 * time.Millisecond, tail: []string{"tree"}, most: 2 * time.Second,
 				want: proc.Result{Outcome: proto.OutcomeTimeout, Signal: "SIGKILL", Message: "not done after 400ms: ended by the agent"}},
@@ -140,6 +142,9 @@ func TestNasty(t *testing.T) {
 				s := with(spec(tt.script))
 				if tt.timeout != 0 {
 					s.Timeout = tt.timeout
+				}
+				if tt.grace != 0 {
+					s.Grace = tt.grace
 				}
 				begin := time.Now()
 				got := proc.Run(t.Context(), s)
@@ -248,9 +253,36 @@ func TestHungSinkHarmsNothing(t *testing.T) {
 	if got.Outcome != proto.OutcomeOK || got.Lost < 40_000_000 {
 		t.Errorf("Run with a hung sink = %s, %d bytes lost; want ok and nearly all", got.Outcome, got.Lost)
 	}
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	if mem.HeapAlloc > 30<<20 {
+		t.Errorf("%d MiB of memory are in use after 50 MB of output that nobody took", mem.HeapAlloc>>20)
+	}
 	if d := cmp.Diff("end of flood", got.Tail[len(got.Tail)-1]); d != "" {
 		t.Errorf("tail (-want +got):\n%s", d)
 	}
+}
+
+// TestPipeHeldByStranger: a process that is none of the step's holds the pipe open; the step's end does not wait for it.
+func TestPipeHeldByStranger(t *testing.T) {
+	s := spec("ok")
+	s.Path = filepath.Join(t.TempDir(), "slow")
+	if err := os.WriteFile(s.Path, []byte("#!/bin/sh\necho here\nsleep 0.3\nexit 7\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var held *os.File
+	s.Started = func(pid int, _ string) {
+		var err error
+		if held, err = os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", pid), os.O_WRONLY, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	begin := time.Now()
+	got := proc.Run(t.Context(), s)
+	if took := time.Since(begin); got.Exit != 7 || took < time.Second || took > 5*time.Second {
+		t.Errorf("exit %d after %s, want 7 after drainWait", got.Exit, took)
+	}
+	held.Close()
 }
 
 // brokenSink fails as a full disk does.

@@ -150,7 +150,11 @@ func (c *client) do(ctx context.Context, q request) ([]byte, error) {
 func (c *client) once(ctx context.Context, base string, q request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()
-	r, err := retryablehttp.NewRequestWithContext(ctx, q.method, base+q.path, q.body)
+	var raw any // nil for none: an empty body is one, too
+	if len(q.body) > 0 {
+		raw = q.body
+	}
+	r, err := retryablehttp.NewRequestWithContext(ctx, q.method, base+q.path, raw)
 	if err != nil {
 		return nil, fmt.Errorf("making a request: %w", err)
 	}

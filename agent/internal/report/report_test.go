@@ -4,6 +4,7 @@ package report_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -373,7 +374,37 @@ func TestWrongCANoPayload(t *testing.T) {
 	}
 }
 
-// A certificate of the right CA for another name, or for another use, is a stranger's.
+// A certificate of the right CA for another name, or for another use, is a stranger's, and so is one whose chain only
+// claims to end at the pinned CA.
+func TestStrangersOfTheSameCA(t *testing.T) {
+	other := prototest.NewAuthority(t)
+	for _, c := range []struct {
+		name string
+		cert func(*prototest.Authority) tls.Certificate
+	}{
+		{"another name", func(a *prototest.Authority) tls.Certificate { return a.Server(t, "printer") }},
+		{"the plan signer", func(a *prototest.Authority) tls.Certificate { return a.Signer() }},
+		{"a borrowed CA", func(a *prototest.Authority) tls.Certificate {
+			cert := other.Server(t, proto.ServerName)
+			cert.Certificate[1] = a.CertDER
+			return cert
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			b.c.SetCertificate(c.cert(b.c.Authority))
+			b.start(b.config())
+			b.until("a word about it", func() bool { return len(b.lines()) > 0 })
+			if got := b.lines()[0]; !strings.Contains(got, "not the collector that this machine trusts") {
+				t.Errorf("said %q, want a line about trust", got)
+			}
+			if got := b.c.Requests(); len(got) != 0 {
+				t.Errorf("requests = %v, want not one byte of payload", got)
+			}
+		})
+	}
+}
+
 func TestPinFile(t *testing.T) {
 	b := newBench(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
@@ -416,6 +447,40 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := report.New(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: New = %v, want an error with %q", c.name, err, c.want)
 		}
+	}
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	b := newBench(t)
+	b.c.SetFault(func(r *http.Request) prototest.Fault {
+		return prototest.Fault{Kind: prototest.FaultRedirect, Body: b.c.URL() + "/elsewhere"}
+	})
+	b.note(1)
+	b.start(b.config())
+	b.until("a word about it", func() bool { return len(b.lines()) > 0 })
+	if got := b.lines()[0]; !strings.Contains(got, "307 Temporary Redirect") {
+		t.Errorf("said %q, want the redirect", got)
+	}
+	for _, r := range b.c.Requests() {
+		if strings.HasSuffix(r, "/elsewhere") {
+			t.Errorf("requests = %v, want no redirect followed", b.c.Requests())
+			break
+		}
+	}
+}
+
+// A token that the collector does not know any more is no end while the claim is good.
+func TestVoidToken(t *testing.T) {
+	b := newBench(t)
+	if err := b.dir.SetToken("void"); err != nil {
+		t.Fatal(err)
+	}
+	b.note(2)
+	b.start(b.config())
+	b.flush()
+	b.want(2)
+	if got := b.dir.Token(); got == "void" || got == "" {
+		t.Errorf("token = %q, want a fresh one", got)
 	}
 }
 

@@ -69,6 +69,7 @@ type Sender struct {
 	resting map[string]time.Time // logs that it refused, and until when they rest
 	batch   int                  // events per request
 	beat    time.Time            // of the next heartbeat
+	waiting bool                 // as the last heartbeat said
 	every   time.Duration        // between heartbeats, as the collector wishes
 	sent    Sent                 // as last written
 	lanes   []*lane              // in the order in which they are served

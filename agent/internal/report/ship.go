@@ -127,11 +127,8 @@ func (s *Sender) heartbeat(ctx context.Context) (bool, error) {
 		h = s.Beat()
 	}
 	now := time.Now()
-	if h.Waiting {
-		// somebody may be typing the order at this moment
-		s.beat = earlier(s.beat, now.Add(s.Timing.Waiting))
-	}
-	if now.Before(s.beat) {
+	changed := h.Waiting != s.waiting // the collector is to know at once whether orders are waited for
+	if now.Before(s.beat) && !changed {
 		return false, nil
 	}
 	h.Schema, h.Install, h.Clock = proto.Schema, s.install(), s.Clock()
@@ -140,6 +137,7 @@ func (s *Sender) heartbeat(ctx context.Context) (bool, error) {
 	if err := s.client.json(ctx, "/v1/agent/heartbeat", h, &a); err != nil {
 		return false, err
 	}
+	s.waiting = h.Waiting
 	s.setPace(a.HeartbeatS)
 	wait := s.every
 	if h.Waiting {
@@ -150,13 +148,6 @@ func (s *Sender) heartbeat(ctx context.Context) (bool, error) {
 		s.sent.BootAction = a.BootAction
 	}
 	return true, s.take(a.Orders)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // take hands orders on that the journal does not know yet. One with a new plan waits until that plan is verified and

@@ -70,11 +70,17 @@ type trouble struct {
 }
 
 // key is what makes two failures the same one. Two refusals with the same code are alike whatever their texts, which
-// may hold an incident's number.
+// may hold an incident's number, and so are two plans that are refused for the same reason, whose texts may hold a time.
 func key(err error) string {
 	var r *Refused
-	if errors.As(err, &r) && r.Problem.Status != 200 {
+	var n *errNoPlan
+	switch {
+	case errors.As(err, &r) && r.Problem.Status != 200:
 		return fmt.Sprintf("%d %s", r.Problem.Status, r.Problem.Code)
+	case errors.As(err, &n):
+		for err = n; errors.Unwrap(err) != nil; {
+			err = errors.Unwrap(err)
+		}
 	}
 	return err.Error()
 }

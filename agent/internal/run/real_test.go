@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,7 +120,9 @@ func (b *bench) agentCommand() *exec.Cmd {
 	if err := os.WriteFile(filepath.Join(b.state, "job.json"), text, 0o600); err != nil {
 		b.t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(b.t.Context(), os.Args[0])
+	// When the test dies, an agent that hangs must not stay.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "PROVOST_TEST_RUN="+b.state, "SECRET_OF_THE_INSTALLER=1")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	return cmd
@@ -127,6 +131,8 @@ func (b *bench) agentCommand() *exec.Cmd {
 // live runs the phase in another process and gives its exit status.
 func (b *bench) live() int {
 	b.t.Helper()
+	runtime.LockOSThread() // for Pdeathsig, which goes by the thread
+	defer runtime.UnlockOSThread()
 	cmd := b.agentCommand()
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
@@ -231,7 +237,13 @@ func TestStragglersAreNamed(t *testing.T) {
 	}
 }
 
-// TestStepKillsAgent: the step is interrupted, and what it left running is ended before anything runs again.
+// alive reports whether a process runs.
+func alive(pid string) bool {
+	status, err := os.ReadFile("/proc/" + strings.TrimSpace(pid) + "/stat")
+	return err == nil && !bytes.Contains(status, []byte(") Z "))
+}
+
+// TestStepKillsAgent: the step dies with its agent, and counts as interrupted.
 func TestStepKillsAgent(t *testing.T) {
 	b := realBench(t, proto.PhasePre, "#!/bin/sh\necho $$ >\"$PROVOST_RUN/pid\"\nkill -9 $PPID\nsleep 300\n", "#!/bin/sh\necho second\n")
 	if code := b.live(); code != -1 {
@@ -241,21 +253,49 @@ func TestStepKillsAgent(t *testing.T) {
 	if err != nil || st.Alive || st.Done || st.Step != "s1" {
 		t.Errorf("ReadState of a run that died = %+v, %v", st, err)
 	}
-	pid := strings.TrimSpace(string(must(os.ReadFile(filepath.Join(b.state, "run", "pid")))))
-	if _, err := os.Stat("/proc/" + pid); err != nil {
-		t.Errorf("the step died with its agent: %v", err)
-	}
 	if code := b.live(); code != 1 {
 		t.Errorf("second exit status %d, want 1", code)
 	}
-	if status, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !bytes.Contains(status, []byte(") Z ")) {
-		t.Errorf("the step still runs: %s", status)
+	if alive(string(must(os.ReadFile(filepath.Join(b.state, "run", "pid"))))) {
+		t.Error("the step still runs")
 	}
-	b.tells("run-start", "s1#1", "note (warning)", "run-start", "s1#1=interrupted", "run-end=interrupted(s1)")
+	b.tells("run-start", "s1#1", "run-start", "s1#1=interrupted", "run-end=interrupted(s1)")
 	b.order(proto.VerbSkip, "")
 	if code := b.live(); code != 0 {
 		t.Errorf("third exit status %d, want 0", code)
 	}
+}
+
+// TestLeftover: what a step had started when its agent was killed is ended before anything runs again.
+func TestLeftover(t *testing.T) {
+	b := realBench(t, proto.PhasePre, "#!/bin/sh\nsleep 4321 &\necho $! >\"$PROVOST_RUN/pid\"\nwait\n")
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := b.agentCommand()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pidFile := filepath.Join(b.state, "run", "pid")
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if st, err := run.ReadState(b.state); err == nil && st.StepStart != 0 {
+			if text, err := os.ReadFile(pidFile); err == nil && len(text) > 0 {
+				break
+			}
+		}
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	pid := string(must(os.ReadFile(pidFile)))
+	if !alive(pid) {
+		t.Error("the step's child died with the agent: this test tests nothing")
+	}
+	if code := b.live(); code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+	if alive(pid) {
+		t.Error("the step's child still runs")
+	}
+	b.tells("run-start", "s1#1", "note (warning)", "run-start", "s1#1=interrupted", "run-end=interrupted(s1)")
 }
 
 func must(b []byte, err error) []byte {

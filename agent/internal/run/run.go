@@ -163,6 +163,9 @@ func (r *runner) check() error {
 		return fmt.Errorf("phase %s has no step %q to force", r.o.Phase, r.o.Force)
 	}
 	if r.o.Root != "" {
+		if filepath.Clean(r.o.Root) == "/" || !filepath.IsAbs(r.o.Root) {
+			return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", r.o.Root)
+		}
 		if info, err := os.Stat(r.o.Root); err != nil || !info.IsDir() {
 			return fmt.Errorf("root %s is no directory: is the target mounted there?", r.o.Root)
 		}
@@ -296,10 +299,12 @@ func (r *runner) walk(ctx context.Context) *proto.Event {
 	return nil
 }
 
-// unsupported refuses a plan that asks for what this agent cannot do, before its first step.
+// unsupported refuses a plan that asks for what this agent cannot do, before the first step of any phase: better while the
+// disks are untouched than when they are half made.
 func (r *runner) unsupported() *proto.Event {
-	for _, s := range r.steps() {
-		if r.history.done(s, r.o.Phase) {
+	now := slices.Index(proto.Phases, r.o.Phase)
+	for _, s := range r.plan.Steps {
+		if r.o.Step != "" && r.o.Step != s.Name || slices.Index(proto.Phases, s.Phase) < now || r.history.done(s.WithDefaults(), s.Phase) {
 			continue
 		}
 		what := ""
@@ -311,7 +316,7 @@ func (r *runner) unsupported() *proto.Event {
 		default:
 			continue
 		}
-		msg := fmt.Sprintf("step %s %s, which this agent cannot do: change the step, or use a newer agent", s.Name, what)
+		msg := fmt.Sprintf("step %s of phase %s %s, which this agent cannot do: change the step, or use a newer agent", s.Name, s.Phase, what)
 		return r.refuse(s, proto.OutcomePreflight, msg)
 	}
 	return nil
@@ -319,7 +324,7 @@ func (r *runner) unsupported() *proto.Event {
 
 // refuse records a try that did not take place.
 func (r *runner) refuse(s proto.Step, o proto.Outcome, msg string) *proto.Event {
-	try := r.history.nextTry(s)
+	try := r.history.steps[key(r.o.Phase, s.Name)].tries + 1
 	r.append(proto.Event{Kind: proto.KindStepStart, Phase: r.o.Phase, Step: s.Name, Try: try})
 	return r.end(s, proto.Event{Try: try, Outcome: o, Message: msg}, false)
 }

@@ -336,7 +336,8 @@ func TestMissingScript(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
-	for _, s := range []proto.Step{{Name: "b", Reboot: &proto.Reboot{Max: 1}}, {Name: "b", Run: proto.RunOnChange}} {
+	for _, s := range []proto.Step{{Name: "b", Reboot: &proto.Reboot{Max: 1}}, {Name: "b", Run: proto.RunOnChange},
+		{Name: "b", Phase: proto.PhaseFirstboot, Run: proto.RunOnChange}} { // seen before the disks are touched
 		b := newBench(t, proto.Step{Name: "a"}, s)
 		if r := b.run(); r.Outcome != proto.OutcomePreflight || len(b.ran) != 0 {
 			t.Errorf("Run of %+v = %+v, ran %q", s, r, b.ran)
@@ -439,7 +440,7 @@ func TestSingleStep(t *testing.T) {
 func TestBadOptions(t *testing.T) {
 	b := newBench(t, proto.Step{Name: "a"})
 	for _, o := range []run.Options{{}, {Phase: "x"}, {Phase: proto.PhasePre, Step: "z"}, {Phase: proto.PhasePre, Force: "z"},
-		{Phase: proto.PhasePost, Root: "/no/such"}, {Phase: proto.PhasePre, OnFailure: "dance"}} {
+		{Phase: proto.PhasePost, Root: "/no/such"}, {Phase: proto.PhasePost, Root: "/"}, {Phase: proto.PhasePost, Root: "mnt"}, {Phase: proto.PhasePre, OnFailure: "dance"}} {
 		b.opts = o
 		if r, err := b.try(t.Context()); err == nil {
 			t.Errorf("Run(%+v) = %+v, want an error", o, r)

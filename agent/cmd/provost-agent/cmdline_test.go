@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"provost/proto"
+	"provost/proto/prototest"
+)
+
+// booted runs the program as on a machine with this kernel command line and boot id, at most 60 s.
+func (m *machine) booted(boot string, args ...string) string {
+	m.Helper()
+	m.write("boot_id", boot+"\n")
+	ctx, cancel := context.WithTimeout(m.Context(), time.Minute)
+	defer cancel()
+	const script = `mount --make-rprivate / && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec provost-agent "$@"`
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", m.path("cmdline"), m.path("boot_id")}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		m.Fatalf("provost-agent %s = %v, want 0; it said:\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// All that a machine needs to know may stand on its kernel command line. The claim there is the first boot's: a second
+// machine that shows it gets nothing, and the first goes on.
+func TestKernelCommandLine(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("another kernel command line needs root")
+	}
+	m := newMachine(t)
+	id, claim := m.c.Install("n1", threePhases)
+	m.id = id
+	m.write("cmdline", "quiet provost.url=https://127.0.0.1:1,"+m.c.URL()+" provost.node=n1 provost.install="+id+" provost.claim="+claim+
+		" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+" console=ttyS0\n")
+	m.booted(prototest.Boot1, "run", "--phase", "pre", "--state", m.state)
+	out := m.booted(prototest.Boot2, "report", "partitioned", "--state", m.path("impostor"))
+	if !m.c.Contested(id) || !strings.Contains(out, "has used this boot's claim; see: provost explain n1") {
+		t.Errorf("contested = %t, want true; the second machine said:\n%s", m.c.Contested(id), out)
+	}
+	if _, err := os.Stat(m.path("impostor/token")); err == nil {
+		t.Errorf("the second machine got a token")
+	}
+	m.booted(prototest.Boot1, "report", "partitioned", "--state", m.state)
+	m.wantStory(strings.Join(strings.SplitAfter(wholeStory, "partitioned\n")[:1], ""))
+	if err := os.Remove(m.path("cmdline")); err != nil {
+		t.Fatal(err)
+	}
+	m.noSecret(claim)
+}
