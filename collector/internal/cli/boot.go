@@ -34,9 +34,7 @@ func bootCommand(s *session) *cobra.Command {
 
   install   the installer
   disk      the system on the disk
-  netboot   a diskless system
   block     a screen that says why, and what to type
-  rescue    the installer's environment with a shell
 
 provost install orders an install and sets the action by itself; the collector
 sets it to disk when the installer is done.`,
@@ -58,11 +56,7 @@ sets it to disk when the installer is done.`,
 			if len(args) != 1 {
 				return s.completeNodes(cmd, args, begin)
 			}
-			var out []string
-			for _, a := range proto.BootActions {
-				out = append(out, string(a))
-			}
-			return out, cobra.ShellCompDirectiveNoFileComp
+			return []string{string(proto.BootInstall), string(proto.BootDisk), string(proto.BootBlock)}, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	o.addFlags(cmd.Flags())

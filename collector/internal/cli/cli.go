@@ -116,6 +116,7 @@ provost explain n007`, exitUsual)
 		}
 	}
 	add("look", statusCommand(s), explainCommand(s), timelineCommand(s), logCommand(s))
+	add("look", probeCommand(s))
 	add("order", installCommand(s), bootCommand(s))
 	for _, v := range verbs {
 		add("order", verbCommand(s, v))

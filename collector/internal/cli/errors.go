@@ -142,7 +142,7 @@ func judgeUnreachable(e *client.UnreachableError) (code int, hint string) {
 	case errors.Is(e, fs.ErrPermission):
 		return exitNotAllowed, "the socket is for root and the group provost: `sudo usermod -aG provost $USER`, then log in again"
 	case errors.Is(e, client.ErrPin), errors.As(e, &unknown), errors.As(e, &invalid), errors.As(e, &hostname), errors.As(e, &verify):
-		return exitConfig, "--ca or PROVOST_CA names the CA: compare it with `provostd ca show` on the frontend"
+		return exitConfig, "compare --ca or PROVOST_CA with what provostd prints when it starts, or with ca/ca.pem in its data directory"
 	}
 	return exitUnavailable, "start it with `systemctl start provostd`, or `provostd serve --data DIR`, which prints its address; " +
 		"--server or PROVOST_SERVER names another collector"

@@ -106,7 +106,8 @@ func describeKind(e *proto.Event) (string, weight) {
 	case proto.KindAttempt:
 		return fmt.Sprintf("attempt %d begins", e.Attempt), plain
 	case proto.KindBound:
-		return "the claim belongs to boot " + e.Boot, plain
+		boot, _, _ := strings.Cut(e.Boot, "-")
+		return "the claim belongs to kernel boot " + boot, plain
 	case proto.KindContested:
 		return "contested: a second machine showed the same claim", bad
 	case proto.KindBootAction:

@@ -217,7 +217,11 @@ func (f *finding) cause(c *proto.Cause) []string {
 		out = append(out, fmt.Sprintf("That was try %d.", c.Try))
 	}
 	if c.Message != "" && !slices.Contains(c.Tail, c.Message) {
-		out = append(out, "It says: "+strings.TrimRight(c.Message, ". \n")+".")
+		says := "It says: "
+		if c.Kind == proto.CauseAbort {
+			says = "The reason given: "
+		}
+		out = append(out, says+strings.TrimRight(c.Message, ". \n")+".")
 	}
 	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
 }

@@ -119,32 +119,18 @@ func hard(s string, width int) string {
 	return s
 }
 
-// wrapList folds a node set at its commas, for it has no blanks; a piece may still be longer than the line, and is
-// then left whole, so that it can be copied.
+// wrapList folds a node set at its commas, for it has no blanks; a piece that is longer than the line is left whole, so
+// that it can be copied.
 func wrapList(s string, width int) []string {
 	var lines []string
-	line, depth, from := "", 0, 0
-	flush := func(piece string) {
+	line := ""
+	for piece := range strings.SplitAfterSeq(s, ",") {
 		if line != "" && len(line)+len(piece) > width {
 			lines = append(lines, line)
 			line = ""
 		}
 		line += piece
 	}
-	for i := range len(s) {
-		switch s[i] {
-		case '[':
-			depth++
-		case ']':
-			depth--
-		case ',':
-			if depth == 0 || i-from >= width/2 {
-				flush(s[from : i+1])
-				from = i + 1
-			}
-		}
-	}
-	flush(s[from:])
 	return append(lines, line)
 }
 
@@ -197,6 +183,8 @@ func ago(t, now time.Time) string {
 		return "never"
 	case t.After(now.Add(2 * time.Second)):
 		return "in " + span(t.Sub(now))
+	case now.Sub(t) < 2*time.Second:
+		return "just now"
 	}
 	return roughly(now.Sub(t)) + " ago"
 }

@@ -144,6 +144,10 @@ func runNodeList(ctx context.Context, s *session, o nodeListOptions, filters []f
 			out.WriteString(clean(n.Name) + "\n")
 		}
 	default:
+		if len(list.Nodes) == 0 && (len(filters) > 0 || expr != "") {
+			out.WriteString("no node is like that\n")
+			break
+		}
 		writeNodeTable(out, s.screen(s.Stdout), list.Nodes)
 	}
 	if err != nil {

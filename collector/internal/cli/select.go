@@ -59,7 +59,10 @@ func (s *session) confirm(cmd *cobra.Command, t target, yes, harm bool, doing st
 		return nil
 	}
 	what := fmt.Sprintf("this %s %s", doing, count(len(t.nodes), "node"))
-	if harm && t.booted > 0 {
+	switch {
+	case harm && t.booted > 0 && len(t.nodes) == 1:
+		what += ", which is booted"
+	case harm && t.booted > 0:
 		what += fmt.Sprintf(", %d of them booted", t.booted)
 	}
 	if !s.screen(s.Stdin).terminal || !s.screen(s.Stderr).terminal {

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -149,15 +148,16 @@ func showStatus(ctx context.Context, s *session, cl *client.Client, o statusOpti
 	out := bufio.NewWriterSize(s.Stdout, 64<<10)
 	switch o.output {
 	case "json":
-		copied := io.TeeReader(body, &jsonWriter{w: out})
+		end := &lineEndWriter{w: out}
+		copied := io.TeeReader(body, &jsonWriter{w: end})
 		if _, err = client.DecodeNodes(copied, v.count); err == nil {
-			_, err = io.Copy(io.Discard, copied) // the newline behind the document
+			_, err = io.Copy(io.Discard, copied) // what stands behind the document
+		}
+		if err == nil {
+			err = end.newline()
 		}
 	case "yaml":
-		var doc bytes.Buffer
-		if _, err = client.DecodeNodes(io.TeeReader(body, &doc), v.count); err == nil {
-			err = writeYAML(out, &doc)
-		}
+		err = statusYAML(out, body, v)
 	case "csv":
 		c := newStatusCSV(out)
 		_, err = client.DecodeNodes(body, func(n *proto.Node) {
@@ -175,6 +175,7 @@ func showStatus(ctx context.Context, s *session, cl *client.Client, o statusOpti
 		var list *proto.NodeList
 		if list, err = client.DecodeNodes(body, v.add); err == nil {
 			v.finish(list.Warnings)
+			v.everything = q == client.Query{}
 			v.write(out, sc, o)
 		}
 	}
@@ -183,6 +184,26 @@ func showStatus(ctx context.Context, s *session, cl *client.Client, o statusOpti
 		return nil, err
 	}
 	return v, flush(out)
+}
+
+// statusYAML writes the document and counts its nodes, in one pass.
+func statusYAML(out io.Writer, body io.Reader, v *statusView) error {
+	r, w := io.Pipe()
+	counted := make(chan error)
+	go func() {
+		_, err := client.DecodeNodes(r, v.count)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r) // what stands behind the document
+		}
+		r.CloseWithError(err)
+		counted <- err
+	}()
+	err := writeYAML(out, io.TeeReader(body, w))
+	w.CloseWithError(err) // nil is the end of the document
+	if cerr := <-counted; cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 func flush(w *bufio.Writer) error {

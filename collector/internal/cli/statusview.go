@@ -64,7 +64,9 @@ type statusView struct {
 	counts   map[proto.Status]int
 	total    int
 	silent   int
-	words    map[string]string // one copy of each text that many nodes share
+	// everything: all nodes were asked for, so that none means that there is none.
+	everything bool
+	words      map[string]string // one copy of each text that many nodes share
 }
 
 func newStatusView(now time.Time) *statusView {
@@ -144,6 +146,9 @@ func (v *statusView) bad() int { return v.counts[proto.StatusFailed] + v.counts[
 
 // headline is the counts: what is good, what is bad, then what is on its way.
 func (v *statusView) headline() []cell {
+	if v.total == 0 && v.everything {
+		return []cell{{text: "there is no node yet; provost node add NAME --mac MAC adds one"}}
+	}
 	if v.total == 0 {
 		return []cell{{text: "no node selected"}}
 	}

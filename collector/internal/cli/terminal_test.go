@@ -16,6 +16,7 @@ import (
 	"github.com/creack/pty"
 
 	"provost/collector/internal/cli"
+	"provost/proto"
 )
 
 // terminal is a pseudo-terminal with what was written to it.
@@ -104,7 +105,10 @@ func TestColour(t *testing.T) {
 
 // The failures stay in sight below a list that is longer than the screen; a row never takes two lines.
 func TestStatusOnSmallScreen(t *testing.T) {
-	f := start(t, many())
+	f := many()
+	long := strings.Repeat("long", 16)
+	f.list.Nodes = append(f.list.Nodes, proto.Node{Name: "n201", Status: proto.StatusInstalling, Summary: "failed(" + long + "=1)", Stage: long, Deadline: dead(long, "5m")})
+	start(t, f)
 	tt := newTerminal(t, 24, 60)
 	onTerminal(tt.File, strings.NewReader(""), tt.File, f, "NO_COLOR=1").Run(t.Context(), []string{"status"})
 	text := tt.end()

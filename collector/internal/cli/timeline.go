@@ -114,11 +114,7 @@ func writeTimeline(w *bufio.Writer, sc screen, list *proto.EventList, now time.T
 	if in.Actor != "" {
 		fmt.Fprintf(w, " by %s", clean(in.Actor))
 	}
-	fmt.Fprintf(w, ", id %s\n", clean(in.ID))
-	if in.Reason != "" {
-		fmt.Fprintf(w, "reason: %s\n", clean(in.Reason))
-	}
-	w.WriteByte('\n')
+	fmt.Fprintf(w, "\nid      %s\n\n", clean(in.ID))
 	sources := 6
 	for i := range list.Events {
 		sources = max(sources, min(cells(clean(string(list.Events[i].Source))), 14))

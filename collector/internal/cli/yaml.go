@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -22,15 +23,72 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// writeYAML writes a JSON document as YAML, its keys in their order.
+// writeYAML writes a JSON object as YAML, its keys in their order. Of a list in it one element at a time is in memory.
 func writeYAML(w io.Writer, doc io.Reader) error {
 	dec := json.NewDecoder(doc)
 	dec.UseNumber()
-	n, err := yamlNode(dec)
-	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+	wrong := func(err error) error { return fmt.Errorf("reading the answer: %w", err) }
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return wrong(errors.Join(err, fmt.Errorf("%v where an object should begin", t)))
 	}
-	return encodeYAML(w, n)
+	for dec.More() {
+		key, err := yamlNode(dec)
+		if err != nil {
+			return wrong(err)
+		}
+		t, err := dec.Token()
+		if err != nil {
+			return wrong(err)
+		}
+		if t != json.Delim('[') || !dec.More() {
+			v, err := yamlValue(dec, t)
+			if err != nil {
+				return wrong(err)
+			}
+			if err := encodeYAML(w, &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{key, v}}); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%s:\n", key.Value); err != nil {
+			return fmt.Errorf("writing output: %w", err)
+		}
+		for dec.More() {
+			v, err := yamlNode(dec)
+			if err != nil {
+				return wrong(err)
+			}
+			if err := encodeYAML(&indentWriter{w: w}, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{v}}); err != nil {
+				return err
+			}
+		}
+		if _, err := dec.Token(); err != nil {
+			return wrong(err)
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return wrong(err)
+	}
+	return nil
+}
+
+// indentWriter puts two blanks in front of every line.
+type indentWriter struct {
+	w      io.Writer
+	inside bool // of a line
+}
+
+func (i *indentWriter) Write(p []byte) (int, error) {
+	var b []byte
+	for _, c := range p {
+		if !i.inside && c != '\n' {
+			b = append(b, "  "...)
+		}
+		i.inside = c != '\n'
+		b = append(b, c)
+	}
+	_, err := i.w.Write(b)
+	return len(p), err
 }
 
 // writeYAMLOf writes v as the YAML of its JSON.
@@ -61,6 +119,11 @@ func yamlNode(dec *json.Decoder) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	return yamlValue(dec, t)
+}
+
+// yamlValue reads the rest of a JSON value that begins with t.
+func yamlValue(dec *json.Decoder, t json.Token) (*yaml.Node, error) {
 	switch t := t.(type) {
 	case json.Delim:
 		n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}

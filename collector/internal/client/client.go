@@ -84,6 +84,8 @@ type Client struct {
 	token  string
 	http   *http.Client
 	close  func()
+	answer time.Duration // answerLimit
+	silent time.Duration // silentLimit
 }
 
 // New makes a client. It reads the token and CA files and connects to nothing; what is wrong with the settings is a
@@ -102,7 +104,7 @@ func New(c Config) (*Client, error) {
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true,
 	}
-	cl := &Client{server: c.Server, close: transport.CloseIdleConnections}
+	cl := &Client{server: c.Server, close: transport.CloseIdleConnections, answer: answerLimit, silent: silentLimit}
 	cl.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	dialer := &net.Dialer{Timeout: dialLimit}
 	switch u.Scheme {
@@ -238,7 +240,7 @@ func problem(resp *http.Response) error {
 
 // document asks for a JSON document and decodes it into v (which may be nil: the answer is then only awaited).
 func (c *Client) document(ctx context.Context, method, path string, query url.Values, body, v any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errSlow)
+	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, errSlow)
 	defer cancel()
 	resp, err := c.do(ctx, method, path, query, body)
 	if err != nil {
@@ -282,7 +284,7 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values) (io.
 		return nil, err
 	}
 	b := &body{client: c, ctx: ctx, cancel: cancel, rc: resp.Body}
-	b.timer = time.AfterFunc(silentLimit, func() { cancel(errSlow) })
+	b.timer = time.AfterFunc(c.silent, func() { cancel(errSlow) })
 	return b, nil
 }
 
@@ -297,7 +299,7 @@ type body struct {
 
 // Read bounds the server's silence only: a reader that pauses, such as a pager, may pause for as long as it likes.
 func (b *body) Read(p []byte) (int, error) {
-	b.timer.Reset(silentLimit)
+	b.timer.Reset(b.client.silent)
 	n, err := b.rc.Read(p)
 	b.timer.Stop()
 	if err != nil && err != io.EOF {

@@ -19,7 +19,7 @@ import (
 // tlsConfig trusts one CA and nothing else: a collector has its own, so the machine's list of authorities never
 // counts. The server's name is always proto.ServerName, whatever address was dialled.
 func tlsConfig(ca string) (*tls.Config, error) {
-	hint := "on the frontend, `provostd ca show` prints the certificate and its sha256:…"
+	hint := "provostd prints its sha256:… when it starts; the certificate is ca/ca.pem in its data directory"
 	bad := func(err error) error { return &ConfigError{Setting: "ca", Err: err, Hint: hint} }
 	cfg := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: proto.ServerName}
 	if ca == "" {
