@@ -34,7 +34,7 @@ const (
 	KindBound      Kind = "bound"       // a claim or join key was bound to Boot
 	KindContested  Kind = "contested"   // a second machine showed the same claim
 	KindBootAction Kind = "boot-action" // the boot action became Message
-	KindLoop       Kind = "loop"        // Attempt attempts were used up and the node asked for another
+	KindLoop       Kind = "loop"        // Attempt attempts were used up and the node asked for one more
 	KindStalled    Kind = "stalled"     // Stage did not come in its time
 	KindDeadline   Kind = "deadline"    // Stage did not come in its second, last time
 	KindAborted    Kind = "aborted"     // an operator ended the install

@@ -109,7 +109,7 @@ type Cause struct {
 	Tail       []string  `json:"tail,omitempty"`
 	Log        string    `json:"log,omitempty"`
 	Source     Source    `json:"source"`
-	Count      int       `json:"count,omitempty"` // attempts, for kind loop
+	Count      int       `json:"count,omitempty"` // for kind loop: boots of the installer, with the one that was refused
 	At         time.Time `json:"at,omitzero"`
 }
 

@@ -41,6 +41,7 @@ type Collector struct {
 
 	mu       sync.Mutex
 	srv      *httptest.Server
+	cert     tls.Certificate
 	nodes    map[string]*node
 	installs map[string]*install
 	tokens   map[string]string // token → install
@@ -78,6 +79,7 @@ func New(t testing.TB) *Collector {
 		Authority: NewAuthority(t), JoinKey: proto.NewSecret(), t: t, addr: "127.0.0.1:0",
 		nodes: map[string]*node{}, installs: map[string]*install{}, tokens: map[string]string{}, files: map[string][]byte{},
 	}
+	c.cert = c.Authority.server
 	c.Start()
 	t.Cleanup(c.Stop)
 	return c
@@ -95,7 +97,11 @@ func (c *Collector) Start() {
 		return
 	}
 	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(c.serve), ErrorLog: log.New(io.Discard, "", 0)}}
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{c.Authority.server}}
+	srv.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return &c.cert, nil
+	}}
 	srv.StartTLS()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,6 +147,13 @@ func (c *Collector) SetFault(f func(*http.Request) Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fault = f
+}
+
+// SetCertificate makes the collector show another certificate to those who connect from now on.
+func (c *Collector) SetCertificate(cert tls.Certificate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cert = cert
 }
 
 // Define adds a node.

@@ -65,6 +65,11 @@ func (a *Authority) Server(t testing.TB, name string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der, a.CertDER}, PrivateKey: key}
 }
 
+// Signer is the plan signer's certificate, as a thief of its key would show it to agents.
+func (a *Authority) Signer() tls.Certificate {
+	return tls.Certificate{Certificate: [][]byte{a.sigDER, a.CertDER}, PrivateKey: a.signer}
+}
+
 // Issue signs a certificate for a fresh key.
 func (a *Authority) Issue(t testing.TB, c *x509.Certificate) (der []byte, key ed25519.PrivateKey) {
 	t.Helper()

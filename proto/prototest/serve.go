@@ -15,6 +15,9 @@ import (
 	"provost/proto"
 )
 
+// heartbeatS is the pace that the fake asks for: faster than a real collector's, since tests wait for it.
+const heartbeatS = 1
+
 func (c *Collector) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.requests = append(c.requests, r.Method+" "+r.URL.Path)
@@ -103,7 +106,7 @@ func (c *Collector) hello(r *http.Request) (any, error) {
 	in.hellos = append(in.hellos, h)
 	a := proto.HelloAnswer{
 		Schema: proto.Schema, Node: in.node, Install: in.id, Ordinal: in.ordinal, Attempt: 1, Plan: in.plan, BootAction: in.action,
-		Next: in.wants(h.Journal), Time: time.Now().UTC(), HeartbeatS: 30,
+		Next: in.wants(h.Journal), Time: time.Now().UTC(), HeartbeatS: heartbeatS,
 	}
 	if fresh {
 		a.Token = proto.NewSecret()
@@ -232,10 +235,7 @@ func (c *Collector) heartbeat(r *http.Request) (any, error) {
 		return nil, problem(401, proto.CodeBadCredentials, "the token is of install %s", in.id)
 	}
 	in.beats = append(in.beats, h)
-	a := proto.HeartbeatAnswer{Orders: slices.Clone(in.orders), BootAction: in.action, HeartbeatS: 30}
-	if h.Waiting {
-		a.HeartbeatS = 10
-	}
+	a := proto.HeartbeatAnswer{Orders: slices.Clone(in.orders), BootAction: in.action, HeartbeatS: heartbeatS}
 	return a, nil
 }
 

@@ -186,9 +186,9 @@ func TestView(t *testing.T) {
 		{"heard again after the last deadline", begin().attempt(1).stalled("kernel-sent").deadline("kernel-sent").agent(), "installing", false, "post-started", 1},
 		{"the agent's cause replaces an inferred one", begin().attempt(1).agent().post().deadline("post-done").end("b", 1, proto.OutcomeFailed, 4),
 			"failed(b=4)", false, "", 1},
-		{"loop", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 2}), "failed(loop=2)", false, "", 0},
+		{"loop", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 1}), "failed(loop=2)", false, "", 0},
 		{"a step's failure goes before the loop", begin().attempt(1).agent().post().end("b", 1, proto.OutcomeFailed, 4).
-			add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 2}), "failed(b=4)", false, "", 1},
+			add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 1}), "failed(b=4)", false, "", 1},
 		{"an allowed attempt begins anew", failing().attempt(2), "pxe-booting", false, "kernel-sent", 1},
 		{"booted needs another boot id", func() *story {
 			s := begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed().firstboot(false)

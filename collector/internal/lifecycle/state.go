@@ -176,7 +176,7 @@ func causeOf(e *proto.Event) (proto.Cause, bool) {
 			c.Kind = proto.CauseForeign
 		}
 	case proto.KindLoop:
-		c.Kind, c.Count = proto.CauseLoop, e.Attempt
+		c.Kind, c.Count = proto.CauseLoop, e.Attempt+1 // with the one that was not allowed
 	case proto.KindDeadline:
 		c.Kind, c.Name = proto.CauseStageDeadline, e.Stage
 	case proto.KindAborted:
