@@ -66,21 +66,27 @@ type API struct {
 }
 
 // New makes the handler. A route without a scope is an error: the collector must not start.
-func New(cfg Config) (*API, error) { return newAPI(cfg, routes()) }
-
-func newAPI(cfg Config, all []Route) (*API, error) {
+func New(cfg Config) (*API, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	a := &API{cfg: cfg, routes: all, mux: http.NewServeMux(), stop: make(chan struct{})}
+	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{})}
 	for _, r := range a.routes {
-		if !slices.Contains(auth.Scopes, r.Scope) {
-			return nil, fmt.Errorf("route %s %s: scope %q is not declared: nobody could say who may use it", r.Method, r.Pattern, r.Scope)
+		if err := CheckScope(r.Scope); err != nil {
+			return nil, fmt.Errorf("route %s %s: %w", r.Method, r.Pattern, err)
 		}
 		a.mux.Handle(r.Method+" "+r.Pattern, a.handler(r))
 	}
 	a.mux.HandleFunc("/", a.unknown)
 	return a, nil
+}
+
+// CheckScope refuses a scope that nobody declared.
+func CheckScope(s auth.Scope) error {
+	if !slices.Contains(auth.Scopes, s) {
+		return fmt.Errorf("scope %q is not declared: nobody could say who may use it", s)
+	}
+	return nil
 }
 
 // Routes lists every route.

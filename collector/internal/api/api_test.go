@@ -4,9 +4,7 @@ package api_test
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"slices"
 	"testing"
@@ -85,6 +83,3 @@ func TestConformance(t *testing.T) {
 		}
 	})
 }
-
-var _ = fmt.Sprint
-var _ = http.StatusOK

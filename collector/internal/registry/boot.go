@@ -61,7 +61,7 @@ func (c *change) askedForScript(name string) (*node, error) {
 		return n, c.sent(rec, stageScript)
 	case rec.Attempt < rec.Allowed:
 		rec = rec.clone()
-		if err := c.attempt(rec, proto.SourceBoot, stageScript, true); err != nil {
+		if err := c.attempt(rec, proto.Event{Source: proto.SourceBoot, Stage: stageScript}, true); err != nil {
 			return nil, err
 		}
 		return n, c.sent(rec, stageScript)

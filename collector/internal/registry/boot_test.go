@@ -63,11 +63,11 @@ func TestBoot(t *testing.T) {
 		{"HEAD does nothing", 1, []step{{"head", "install", 0}, {"script", "install", 1}, {"kernel", "install", 1}, {"head", "install", 1}}, "pxe-booting"},
 		{"a kernel that was cut off is none", 1, []step{{"script", "install", 1}, {"partial", "install", 1}, {"script", "install", 1}}, "pxe-booting"},
 		{"an initrd alone is no progress", 1, []step{{"script", "install", 1}, {"initrd", "install", 1}, {"script", "install", 1}}, "pxe-booting"},
-		{"after the kernel the next script is one too many", 1, []step{{"script", "install", 1}, {"kernel", "install", 1}, {"script", "block", 1}, {"script", "block", 1}}, "failed(loop=1)"},
-		{"after hello, too", 1, []step{{"script", "install", 1}, {"hello", "install", 1}, {"script", "block", 1}}, "failed(loop=1)"},
-		{"two attempts", 2, []step{{"script", "install", 1}, {"kernel", "install", 1}, {"script", "install", 2}, {"hello", "install", 2}, {"script", "block", 2}}, "failed(loop=2)"},
+		{"after the kernel the next script is one too many", 1, []step{{"script", "install", 1}, {"kernel", "install", 1}, {"script", "block", 1}, {"script", "block", 1}}, "failed(loop=2)"},
+		{"after hello, too", 1, []step{{"script", "install", 1}, {"hello", "install", 1}, {"script", "block", 1}}, "failed(loop=2)"},
+		{"two attempts", 2, []step{{"script", "install", 1}, {"kernel", "install", 1}, {"script", "install", 2}, {"hello", "install", 2}, {"script", "block", 2}}, "failed(loop=3)"},
 		{"sealed", 1, []step{{"script", "install", 1}, {"kernel", "install", 1}, {"hello", "install", 1}, {"seal", "disk", 1}, {"script", "disk", 1}, {"script", "disk", 1}}, "rebooting"},
-		{"a seal that comes late mends a block", 1, []step{{"script", "install", 1}, {"hello", "install", 1}, {"script", "block", 1}, {"seal", "disk", 1}, {"script", "disk", 1}}, "failed(loop=1)"},
+		{"a seal that comes late mends a block", 1, []step{{"script", "install", 1}, {"hello", "install", 1}, {"script", "block", 1}, {"seal", "disk", 1}, {"script", "disk", 1}}, "failed(loop=2)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := registrytest.New(t)

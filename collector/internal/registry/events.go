@@ -170,7 +170,7 @@ type clock struct {
 // In the boot in which it is sent, the time since that boot is exact. For an earlier boot whose start is known, the same.
 // Otherwise there is only the wall clock, and how far off it is now.
 func (c clock) at(e *proto.Event, before time.Time) time.Time {
-	offset := time.Duration(e.OffsetMS) * time.Millisecond
+	offset := sinceBoot(e.OffsetMS)
 	var at time.Time
 	if e.Boot == c.sender.Boot {
 		at = started(c.arrived, c.sender).Add(offset)

@@ -243,7 +243,7 @@ func (c *change) identifyJoin(h *proto.Hello) (string, int, error) {
 	if rec.Attempt > 0 && rec.Bound[rec.Attempt] == "" {
 		return rec.ID, rec.Attempt, nil
 	}
-	if err := c.observeAttempt(rec.clone()); err != nil {
+	if err := c.observeAttempt(rec.clone(), h.Clock); err != nil {
 		return "", 0, err
 	}
 	return rec.ID, rec.Attempt + 1, nil
@@ -255,8 +255,9 @@ func over(v *lifecycle.View) bool {
 }
 
 // observeAttempt counts a boot of the installer that our boot server did not start. It cannot be prevented here: one too
-// many is said to be a loop, and goes on.
-func (c *change) observeAttempt(rec *installRecord) error {
+// many is said to be a loop, and goes on. It began with the kernel, before the hello: what the agent journalled until then
+// belongs to it.
+func (c *change) observeAttempt(rec *installRecord, clock proto.Clock) error {
 	if rec.Attempt >= rec.Allowed && !rec.Looped {
 		rec.Looped = true
 		err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceAuth, Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt,
@@ -265,17 +266,21 @@ func (c *change) observeAttempt(rec *installRecord) error {
 			return err
 		}
 	}
-	return c.attempt(rec, proto.SourceAuth, "", !rec.Looped)
+	began := started(c.now, clock)
+	if began.Before(rec.Ordered) {
+		began = rec.Ordered
+	}
+	return c.attempt(rec, proto.Event{Source: proto.SourceAuth, At: began}, !rec.Looped)
 }
 
-// attempt begins the next attempt of an install.
-func (c *change) attempt(rec *installRecord, source proto.Source, stage string, announce bool) error {
+// attempt begins the next attempt of an install; e says how and when it was seen.
+func (c *change) attempt(rec *installRecord, e proto.Event, announce bool) error {
 	rec.Attempt++
 	rec.Progressed, rec.Sent = false, nil
 	rec.Began = c.now
 	if announce {
-		err := c.append(proto.Event{Kind: proto.KindAttempt, Source: source, Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt, Stage: stage})
-		if err != nil {
+		e.Kind, e.Install, e.Node, e.Attempt = proto.KindAttempt, rec.ID, rec.Node, rec.Attempt
+		if err := c.append(e); err != nil {
 			return err
 		}
 	}
@@ -309,5 +314,12 @@ func notOrdered(node, detail string) *proto.Problem {
 
 // started is when the kernel of a clock's boot started, by the collector's time.
 func started(arrived time.Time, c proto.Clock) time.Time {
-	return stamp(arrived.Add(-time.Duration(c.OffsetMS) * time.Millisecond))
+	return stamp(arrived.Add(-sinceBoot(c.OffsetMS)))
+}
+
+// sinceBoot reads a sender's milliseconds since boot. No kernel runs for longer than 20 years, and a number that is made
+// up must not overflow.
+func sinceBoot(ms int64) time.Duration {
+	const most = 20 * 365 * 24 * time.Hour
+	return time.Duration(min(max(ms, 0), int64(most/time.Millisecond))) * time.Millisecond
 }

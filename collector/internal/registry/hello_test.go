@@ -127,8 +127,8 @@ func TestJoin(t *testing.T) {
 		{1, proto.EnvInstaller, 1, "ordered"},
 		{1, proto.EnvInstaller, 1, "ordered"}, // the answer was lost
 		{2, proto.EnvInstalled, 1, "ordered"},
-		{3, proto.EnvInstaller, 2, "failed(loop=1)"},
-		{3, proto.EnvInstaller, 2, "failed(loop=1)"},
+		{3, proto.EnvInstaller, 2, "failed(loop=2)"},
+		{3, proto.EnvInstaller, 2, "failed(loop=2)"},
 	} {
 		a, err := hello(tt.boot, tt.env)
 		if err != nil || a.Install != id || a.Token == "" || a.Attempt != tt.attempt {
@@ -147,6 +147,27 @@ func TestJoin(t *testing.T) {
 	}
 	if _, err := hello(5, proto.EnvInstaller); code(err) != proto.CodeNotOrdered {
 		t.Errorf("hello after an abort = %v, want not-ordered", err)
+	}
+}
+
+// TestJoinBeginsWithTheKernel: what the agent did before its hello belongs to the attempt that the hello shows.
+func TestJoinBeginsWithTheKernel(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	id := s.Ordered("n1")
+	s.Clock.Advance(100 * time.Second)
+	h := &proto.Hello{Schema: 1, Env: proto.EnvInstaller, Clock: proto.Clock{Boot: registrytest.Boot(1), OffsetMS: 30_000}, JoinKey: registrytest.JoinKey,
+		MACs: []string{mac}, Journal: registrytest.Journal}
+	if _, err := s.Hello(ctx, "", h); err != nil {
+		t.Fatal(err)
+	}
+	q := request(id, registrytest.Journal, event(1, proto.KindAgentStart, 1, func(e *proto.Event) { e.Stage = "agent-started" }))
+	q.Clock.OffsetMS = 30_000
+	if _, err := s.Events(ctx, id, q); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Seen("n1"); n.Status != proto.StatusInstalling || n.Attempt != 1 {
+		t.Errorf("the node is %s in attempt %d, want installing in 1", n.Summary, n.Attempt)
 	}
 }
 

@@ -71,7 +71,7 @@ type installRecord struct {
 	Sent       []string             `json:"sent,omitempty"`       // stages of the boot server that the current attempt has had
 	Bound      map[int]string       `json:"bound,omitempty"`      // attempt → the boot id that has its claim
 	Boots      map[string]time.Time `json:"boots,omitempty"`      // boot id → when that kernel started, as first computed
-	Began      time.Time            `json:"began,omitzero"`       // from when the whole install's time counts
+	Began      time.Time            `json:"began,omitzero"`       // of the attempt, or the end of the last wait: deadlines count from it
 	Contested  int                  `json:"contested,omitempty"`  // refused claims
 	Tokens     []agentToken         `json:"tokens,omitempty"`
 	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
