@@ -289,7 +289,7 @@ const PlanContext = "provost plan v1\x00"
 // PlanSigner is the common name of the certificate that may sign plans.
 const PlanSigner = "provost plan signer"
 
-// DecodePlan reads a plan's JSON strictly and checks it.
+// DecodePlan reads a plan's JSON and checks it. Fields that it does not know are of a newer collector, and passed over.
 func DecodePlan(b []byte) (*Plan, error) {
 	var p Plan
 	if err := json.Unmarshal(b, &p); err != nil {

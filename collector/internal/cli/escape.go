@@ -122,7 +122,6 @@ func (e *escapeWriter) write(p []byte, last bool) error {
 // tokens stay.
 type jsonWriter struct {
 	w    io.Writer
-	yaml bool // the document is YAML, which has no surrogate pairs
 	held []byte
 	buf  []byte
 }
@@ -149,8 +148,6 @@ func (j *jsonWriter) Write(p []byte) (int, error) {
 		switch {
 		case !hostile(r) && (r != utf8.RuneError || n > 1):
 			out = append(out, in[i:i+n]...)
-		case r > 0xffff && j.yaml:
-			out = fmt.Appendf(out, `\U%08x`, r)
 		case r > 0xffff: // as a surrogate pair (RFC 8259, section 7)
 			r -= 0x10000
 			out = fmt.Appendf(out, `\u%04x\u%04x`, 0xd800+r>>10, 0xdc00+r&0x3ff)

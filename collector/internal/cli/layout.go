@@ -87,11 +87,11 @@ func wrap(s string, width int) []string {
 	line, n := "", 0
 	for word := range strings.FieldsSeq(s) {
 		w := cells(word)
-		if n > 0 && n+1+w <= width {
+		if line != "" && n+1+w <= width {
 			line, n = line+" "+word, n+1+w
 			continue
 		}
-		if n > 0 {
+		if line != "" {
 			lines = append(lines, line)
 		}
 		for w > width {
@@ -102,7 +102,7 @@ func wrap(s string, width int) []string {
 		}
 		line, n = word, w
 	}
-	if n > 0 || len(lines) == 0 {
+	if line != "" || len(lines) == 0 {
 		lines = append(lines, line)
 	}
 	return lines

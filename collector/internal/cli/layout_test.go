@@ -65,6 +65,7 @@ func TestWrap(t *testing.T) {
 		{"", 10, []string{""}},
 		{"one two three", 8, []string{"one two", "three"}},
 		{"a verylongwordindeed b", 8, []string{"a", "verylong", "wordinde", "ed b"}},
+		{"\u0300 A", 8, []string{"\u0300 A"}}, // a mark alone takes no cell and is still a word
 		{"漢字漢字漢字", 8, []string{"漢字漢字", "漢字"}},
 	} {
 		if d := cmp.Diff(tt.want, cli.Wrap(tt.in, tt.width)); d != "" {

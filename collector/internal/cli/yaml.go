@@ -101,7 +101,7 @@ func writeYAMLOf(w io.Writer, v any) error {
 }
 
 func encodeYAML(w io.Writer, v any) error {
-	enc := yaml.NewEncoder(&jsonWriter{w: w, yaml: true}) // in a quoted string, \u is the same in both
+	enc := yaml.NewEncoder(&jsonWriter{w: w}) // in a quoted string \u is the same; above U+FFFF the encoder escapes itself
 	enc.SetIndent(2)
 	err := enc.Encode(v)
 	if err == nil {
