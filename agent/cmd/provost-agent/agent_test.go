@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"provost/agent/internal/host"
+	"provost/agent/internal/report"
 	"provost/proto"
 	"provost/proto/prototest"
 )
@@ -368,12 +369,11 @@ func TestFaultsHarmNoInstall(t *testing.T) {
 				return prototest.Fault{}
 			})
 			m.watch()
-			m.login = m.login[:4]
-			for range 200 { // 20 s
-				if exists(filepath.Join(m.state, "identity.json")) {
+			for range 2000 { // 20 s
+				if exists(m.state) && report.Dir(m.state).Locked() {
 					break
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond)
 			}
 			m.install()
 			m.wantStory(wholeStory)

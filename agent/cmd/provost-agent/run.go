@@ -132,7 +132,7 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.Phase == proto.PhasePre && o.plan == "" && a.env == proto.EnvInstaller {
+	if o.Phase == proto.PhasePre && o.plan == "" && a.settings.Claim != "" { // the collector's boot script started this installer
 		device, err := a.sealedOnDisk(p.Install)
 		if err != nil {
 			a.say(err.Error())

@@ -58,9 +58,14 @@ func detachWatch(c common, s *streams) error {
 		return err
 	}
 	defer a.close()
-	if a.watched() {
+	release, err := a.dir.LockWatch()
+	if errors.Is(err, report.ErrBusy) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	release()
 	if _, err := a.sender(func(string) {}); err != nil {
 		return err
 	}
@@ -80,11 +85,19 @@ func detachWatch(c common, s *streams) error {
 			args = append(args, "--"+f.name, f.value)
 		}
 	}
-	_, err = host.Detach(program, args, a.dir.Path("agent.out"))
-	return err
+	if _, err = host.Detach(program, args, a.dir.Path("agent.out")); err != nil {
+		return err
+	}
+	// 10 s: until somebody reports, so that the command that comes next finds it; a slow machine needs one
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if a.sending() {
+			return nil
+		}
+	}
+	return fmt.Errorf("the watch did not begin within 10 s: see %s", a.dir.Path("agent.out"))
 }
 
-// watched reports whether another process than this one reports as watch.
+// watched reports whether another process than this one reports.
 func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
 
 // After the seal the journal may get a last "rebooting"; watch stays for it this long.
@@ -99,6 +112,15 @@ func doWatch(ctx context.Context, c common, s *streams) error {
 	if !a.reports() {
 		return config("give --url and --ca (on the kernel command line provost.url= and provost.ca=)", errors.New("no collector is known"))
 	}
+	only, err := a.dir.LockWatch()
+	if errors.Is(err, report.ErrBusy) {
+		a.tell("another watch runs already")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer only()
 	release, err := a.lock(ctx)
 	if err != nil {
 		return err

@@ -341,7 +341,7 @@ func TestLeaveRunning(t *testing.T) {
 		if next := proc.Run(t.Context(), with(spec("ok"))); len(next.Stragglers) != 0 {
 			t.Errorf("the next step has stragglers %v", next.Stragglers)
 		}
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(15 * time.Second)
 		for {
 			b, err := os.ReadFile(f.Name())
 			if err != nil {

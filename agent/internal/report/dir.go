@@ -31,6 +31,7 @@ const (
 	filePlan     = "plan.json"
 	fileSent     = "sent"
 	fileLock     = "sender.lock"
+	fileWatch    = "watch.lock"
 	dirFiles     = "files"
 )
 
@@ -196,32 +197,42 @@ func (d Dir) setSent(s Sent) error {
 	return os.Rename(tmp, d.Path(fileSent))
 }
 
-// ErrBusy is a sender's lock that another process holds.
-var ErrBusy = errors.New("another provost-agent process reports already")
+// ErrBusy is a lock that another process holds.
+var ErrBusy = errors.New("another provost-agent process is at it already")
 
 // Lock makes this process the sender until release is called or the process ends.
-func (d Dir) Lock() (release func(), err error) {
-	f, err := os.OpenFile(d.Path(fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+func (d Dir) Lock() (release func(), err error) { return d.lock(fileLock) }
+
+// LockWatch makes this process the one watch of the directory, likewise. A watch waits for the sender's lock where a run
+// reports by itself; so they are two.
+func (d Dir) LockWatch() (release func(), err error) { return d.lock(fileWatch) }
+
+// lock takes an open file description lock (fcntl(2), Linux 3.15): unlike flock's it can be asked after without being
+// taken for an instant, in which somebody else would find it busy.
+func (d Dir) lock(name string) (release func(), err error) {
+	f, err := os.OpenFile(d.Path(name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening the sender's lock: %w", err)
+		return nil, fmt.Errorf("taking a lock: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			return nil, ErrBusy
 		}
-		return nil, fmt.Errorf("taking the sender's lock: %w", err)
+		return nil, fmt.Errorf("taking the lock %s: %w", d.Path(name), err)
 	}
 	return func() { f.Close() }, nil
 }
 
-// Locked reports whether some process reports at the moment.
+// Locked reports whether some process reports at the moment, this one included.
 func (d Dir) Locked() bool {
-	release, err := d.Lock()
-	if err == nil {
-		release()
+	f, err := os.Open(d.Path(fileLock))
+	if err != nil {
+		return false
 	}
-	return errors.Is(err, ErrBusy)
+	defer f.Close()
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
 }
 
 func (d Dir) readJSON(name string, v any) error {

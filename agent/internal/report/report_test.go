@@ -690,8 +690,28 @@ func TestLock(t *testing.T) {
 	if _, err := b.dir.Lock(); !errors.Is(err, report.ErrBusy) || !b.dir.Locked() {
 		t.Errorf("second Lock = %v, want ErrBusy", err)
 	}
+	if r, err := b.dir.LockWatch(); err != nil {
+		t.Errorf("LockWatch beside Lock = %v, want it to be another lock", err)
+	} else {
+		r()
+	}
 	release()
 	if b.dir.Locked() {
 		t.Errorf("Locked() after the release = true")
 	}
+	// who asks is not in the way of who takes
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2000 {
+			b.dir.Locked()
+		}
+	}()
+	for range 500 {
+		if release, err = b.dir.Lock(); err != nil {
+			t.Fatalf("Lock while somebody asks = %v", err)
+		}
+		release()
+	}
+	<-done
 }
