@@ -41,6 +41,10 @@ func TestFullDisk(t *testing.T) {
 	if _, err := s.Hello(ctx, "", registrytest.HelloOf(s.Script(mac), registrytest.Boot(1))); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbForce, proto.NodeOrder{Step: "all"}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	orders := beat(t, s, id)
 	info, err := os.Stat(filepath.Join(s.Dir, "provost.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -48,11 +52,14 @@ func TestFullDisk(t *testing.T) {
 	defer limitFiles(t, unix.RLIM_INFINITY)
 	limitFiles(t, uint64(info.Size()))
 	long := strings.Repeat("x", proto.MaxMessage)
-	next := uint64(1)
+	next, acknowledge := uint64(1), false
 	batch := func() error {
 		var events []proto.Event
 		for i := range uint64(400) {
 			events = append(events, event(next+i, proto.KindNote, 1, func(e *proto.Event) { e.Message = long }))
+		}
+		if acknowledge {
+			events[0].Kind, events[0].Order, events[0].OrderID = proto.KindOrder, string(proto.VerbForce), orders[0].ID
 		}
 		a, err := s.Events(ctx, id, request(id, registrytest.Journal, events...))
 		if err == nil {
@@ -78,7 +85,9 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("%s on a full disk = %v, want ErrStorage", what, err)
 		}
 	}
+	acknowledge = true
 	full("events", batch())
+	acknowledge = false
 	_, err = s.AddNode(ctx, proto.NodeSpec{Name: "n2", MACs: []string{registrytest.MAC(2)}, Attrs: attrs})
 	full("a new node", err)
 	if _, err := s.Node("n2"); code(err) != proto.CodeUnknownNode {
@@ -90,6 +99,12 @@ func TestFullDisk(t *testing.T) {
 	limitFiles(t, unix.RLIM_INFINITY)
 	if err := batch(); err != nil {
 		t.Fatalf("with room again: %v", err)
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbHold, proto.NodeOrder{}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	if got := beat(t, s, id); len(got) != 2 || got[0].ID != orders[0].ID {
+		t.Errorf("orders = %+v, want force, whose acknowledgement was refused, and hold", got)
 	}
 	s.Add("n2", 2) // its MAC is free as well
 	want := s.Seen("n1")

@@ -157,6 +157,7 @@ func TestGroup(t *testing.T) {
 		start(func(tx *store.Tx) error {
 			tx.Append(fmt.Appendf(nil, "e%d", i))
 			if i%5 == 0 {
+				tx.Put(store.Nodes, "refused", []byte("x"))
 				return errors.New("no")
 			}
 			tx.Put(store.Nodes, "count", append(tx.Get(store.Nodes, "count"), 'x'))
@@ -183,6 +184,9 @@ func TestGroup(t *testing.T) {
 	}
 	if got := len(get(t, s, "count")); got != n-n/5 {
 		t.Errorf("%d calls counted, want %d: a call must see what those before it in the group wrote", got, n-n/5)
+	}
+	if got := get(t, s, "refused"); got != "" {
+		t.Errorf("a refused call left %q in its group's commit", got)
 	}
 	if s.Revision() != n-n/5 {
 		t.Errorf("Revision = %d, want %d: refused calls take no revision", s.Revision(), n-n/5)
@@ -349,6 +353,33 @@ func TestWatch(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, func() { s.Close() })
 	if _, err := w.Next(ctx); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("Next at Close = %v, want ErrClosed", err)
+	}
+}
+
+// TestWatchAfterOpen: the ring is empty then, and the disk has it all.
+func TestWatchAfterOpen(t *testing.T) {
+	p := path(t)
+	s, err := store.Open(p, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	add := func(s *store.Store, text string) {
+		if err := s.Update(ctx, func(tx *store.Tx) error { tx.Append([]byte(text)); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{"a", "b", "c"} {
+		add(s, text)
+	}
+	s.Close()
+	s = open(t, p, store.Options{})
+	add(s, "d")
+	for after, want := range map[uint64]string{0: "[1:a 2:b 3:c 4:d]", 2: "[3:c 4:d]", 3: "[4:d]"} {
+		got, err := s.Watch(after).Next(ctx)
+		if err != nil || fmt.Sprint(values(got)) != want {
+			t.Errorf("Next after %d = %v, %v, want %s", after, values(got), err, want)
+		}
 	}
 }
 
