@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evidence
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// view is what the judgement on a node depends on beside its own lines.
+type view struct {
+	now             time.Time
+	sizes           *bounded[string, int64]
+	servers         map[netip.Addr]int // the DHCP servers that requests chose, and how often
+	dhcp, tftp, web bool               // which kinds of log were given
+}
+
+// way is the order in which a boot passes the stages when all comes from the network. A boot script comes after the
+// boot loader that asks for it.
+var way = [...]int{iDiscover, iOffer, iRequest, iAck, iLoader, iScript, iKernel, iInitrd, iAnswer, iImage}
+
+// node judges one node's latest boot.
+func (v view) node(h *history) NodeReport {
+	b := &h.cur
+	n := NodeReport{Name: h.who.Name, MAC: h.who.MAC, Boots: h.boots, BootFile: h.tr.BootFile, Server: h.tr.NextServer, Problems: b.problems}
+	if n.Client = h.tr.VendorClass; h.tr.UserClass != "" {
+		n.Client = strings.TrimSpace(n.Client + " " + h.tr.UserClass)
+	}
+	for _, ip := range h.ips {
+		n.IPs = append(n.IPs, ip.String())
+	}
+	if n.Name == "" {
+		n.Name = h.host
+	}
+	if n.Name == "" {
+		n.Name = h.who.Key()
+	}
+	v.stages(b, &n)
+	cut := v.cut(b)
+	last := -1
+	for _, i := range way {
+		if b.has(i) && i != cut {
+			last = i
+		}
+	}
+	if last >= 0 {
+		n.Stage = stages[last]
+	}
+	blocked := v.blocked(b, cut)
+	switch {
+	case blocked != nil:
+		n.State, n.Next = Stopped, blocked.Stage
+	case cut >= 0 && !b.after(cut):
+		n.State, n.Next = Stopped, stages[cut]
+	case b.arrived():
+		n.State = Arrived
+	case h.before && last == iScript:
+		n.State = Arrived
+		n.Warnings = append(n.Warnings, "its boot script was sent and no kernel: after the boot before, it was probably told to boot from its disk")
+	case last == iAck && !v.tftp && !v.web:
+		n.State = Leased
+	case last >= iRequest && last <= iAck && !b.has(iDiscover) || last <= iAck && last >= 0 && h.tr.VendorClass != "" && !h.netboots():
+		n.State = Leased
+	default:
+		n.State = Stopped
+	}
+	if n.State == Stopped {
+		if n.Next == "" {
+			n.Next = v.next(last)
+		}
+		if quiet := v.now.Sub(b.last); blocked == nil && cut < 0 && !b.last.IsZero() && quiet >= 0 && quiet < Patience {
+			n.State = Moving
+		} else {
+			n.Why, n.Causes = v.causes(h, last, blocked, cut)
+		}
+	}
+	v.warnings(h, &n, cut)
+	return n
+}
+
+func (h *history) netboots() bool {
+	return strings.HasPrefix(h.tr.VendorClass, "PXEClient") || strings.HasPrefix(h.tr.VendorClass, "HTTPClient") || strings.Contains(h.tr.UserClass, "iPXE")
+}
+
+// after reports whether the boot went past a stage.
+func (b *boot) after(i int) bool {
+	for _, j := range way[slices.Index(way[:], i)+1:] {
+		if b.has(j) {
+			return true
+		}
+	}
+	return false
+}
+
+// stages lists what was seen, in the order of time.
+func (v view) stages(b *boot, n *NodeReport) {
+	n.Stages = []StageReport{}
+	for _, i := range way {
+		if m := &b.marks[i]; m.count > 0 {
+			n.Stages = append(n.Stages, StageReport{Name: stages[i], At: m.first, Last: m.last, Count: m.count, Program: m.program, File: m.file, Bytes: m.bytes})
+		}
+	}
+	slices.SortStableFunc(n.Stages, func(x, y StageReport) int { return x.At.Compare(y.At) })
+	for i := range n.Stages {
+		s := &n.Stages[i]
+		if i > 0 && !s.At.IsZero() && !n.Stages[i-1].At.IsZero() {
+			s.GapMS = s.At.Sub(n.Stages[i-1].At).Milliseconds()
+		}
+		if n.From.IsZero() {
+			n.From = s.At
+		}
+	}
+	n.Until = b.last
+}
+
+// blocked finds the problem that ended the boot: the latest one whose stage was never reached.
+func (v view) blocked(b *boot, cut int) *Problem {
+	var found *Problem
+	for i := range b.problems {
+		p := &b.problems[i]
+		j := slices.Index(stages[:], p.Stage)
+		after := p.Kind == Nak || p.Kind == Decline // not mended: no dhcp-ack came after it
+		if p.Mended || j < 0 || b.has(j) && j != cut && !after {
+			continue
+		}
+		if (p.Stage == Offer || p.Stage == Ack) && (b.has(iLoader) || b.has(iScript) || b.has(iKernel)) {
+			continue // the address came from elsewhere
+		}
+		if j < iAnswer && b.arrived() {
+			continue // by another way
+		}
+		if found == nil || !p.Last.Before(found.Last) {
+			found = p
+		}
+	}
+	return found
+}
+
+// bigFile is the size from which on a short transfer is told from a file that differs from node to node.
+const bigFile = 1 << 20
+
+// cut gives the stage whose file was never sent whole, -1 if there is none. Servers that write down the size of what
+// they sent count headers, too, so a hundredth may be missing.
+func (v view) cut(b *boot) int {
+	for _, i := range []int{iKernel, iInitrd, iImage} {
+		m := &b.marks[i]
+		if whole, _ := v.sizes.get(m.file); m.count > 0 && m.bytes > 0 && whole >= bigFile && m.bytes < whole-whole/100 {
+			return i
+		}
+	}
+	return -1
+}
+
+// next is the stage that should have come after the last one.
+func (v view) next(last int) Kind {
+	switch last {
+	case -1:
+		return Discover
+	case iAck:
+		if !v.tftp {
+			return BootScript
+		}
+		return BootLoader
+	case iLoader:
+		return BootScript
+	case iScript:
+		return Kernel
+	case iKernel:
+		return Initrd
+	}
+	return stages[min(last+1, len(stages)-1)]
+}
+
+// causes says in one sentence what happened, and what it is likely to come from, the likeliest first.
+func (v view) causes(h *history, last int, p *Problem, cut int) (why string, causes []string) {
+	if p != nil {
+		return v.blockedBy(h, p)
+	}
+	if cut >= 0 {
+		m := &h.cur.marks[cut]
+		whole, _ := v.sizes.get(m.file)
+		return fmt.Sprintf("only %d of %d bytes of %s were sent", m.bytes, whole, m.file), []string{
+			"the node was reset or lost its link during the transfer", "duplex or cable fault: look at the switch port's error counters", "the node has too little memory for the file"}
+	}
+	if last >= 0 && last <= iRequest {
+		if m := &h.cur.marks[last]; m.reason != "" {
+			causes = append(causes, "the server remarked: "+m.reason)
+		}
+	}
+	switch last {
+	case -1:
+		return "no stage was seen", []string{"only errors are in the logs: see the warnings"}
+	case iDiscover:
+		return "it asks for an address and gets no offer", append(causes, "no free address in the pool, or no host entry while unknown clients are denied", "the DHCP server has no subnet for the interface or relay that it came in by",
+			"another DHCP server is meant to answer, and does not")
+	case iOffer:
+		return "an address was offered and never asked for", append(causes, "another DHCP server answered first: look for a second one on the segment", "the offer does not reach the node: VLAN, relay, or a switch port without portfast",
+			"the firmware passes over offers without next-server and boot file name")
+	case iRequest:
+		return "it asked for its address and got no answer", append(causes, "it chose another DHCP server's offer", "the server holds another lease for it: look for NAK and for a full pool")
+	case iAck:
+		why = "lease given, no TFTP or HTTP request since"
+		switch {
+		case h.tr.BootFile == "" && h.tr.VendorClass != "":
+			causes = append(causes, "DHCP named no boot file to this client: check filename / dhcp-boot for its class")
+		case h.tr.BootFile != "":
+			causes = append(causes, "it was told to fetch "+h.tr.BootFile+" from "+or(h.tr.NextServer, "the DHCP server")+": is that server up, and reachable from its segment?")
+		}
+		causes = append(causes, "next-server or the boot file's name is missing or wrong in the DHCP answer", "a firewall drops TFTP (UDP 69 and the ports above 1024) or HTTP",
+			"the file is for another architecture (BIOS or UEFI), or Secure Boot refuses it", "network boot is off, or after the disk, in the firmware's boot order")
+		if !v.tftp {
+			causes = append(causes, "no TFTP server's log was given: TFTP requests cannot be seen")
+		} else if !v.web {
+			causes = append(causes, "no web server's log was given: HTTP requests cannot be seen")
+		}
+		return why, causes
+	case iLoader:
+		m := &h.cur.marks[iLoader]
+		if m.count >= 3 && lastElement(m.file) != "" && strings.Contains(strings.ToLower(m.file), "ipxe") || strings.Contains(m.file, "undionly") && m.count >= 2 {
+			causes = append(causes, "iPXE is given itself again: send the script's URL to clients with the user class iPXE")
+		}
+		if h.cur.searched > 0 {
+			causes = append(causes, fmt.Sprintf("none of the %d configuration names that it tried is there, down to pxelinux.cfg/default", h.cur.searched))
+		}
+		return "the boot loader was sent and asked for nothing more", append(causes, "it is for another architecture: BIOS wants undionly.kpxe or pxelinux.0, UEFI an .efi file",
+			"Secure Boot refuses an unsigned loader: use shim, or switch it off", "its configuration is not where it looks for it", "it has no driver for the network card: try snponly.efi or undionly.kpxe")
+	case iScript:
+		return "the boot script was sent and no kernel asked for", []string{"the script tells it to boot from its disk, or waits at a menu or prompt",
+			"the kernel's URL names a server or port that it does not reach", "the URL is https, which iPXE's BIOS builds lack", "the script has an error: look at the node's console"}
+	case iKernel:
+		return "the kernel was sent and no initrd", []string{"the script or configuration names no initrd", "the kernel is no kernel for this architecture, or not signed for Secure Boot",
+			"the node was reset, or ran out of memory"}
+	}
+	return "nothing came after " + string(stages[last]), nil
+}
+
+func or(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+// blockedBy says what one problem that ended a boot comes from.
+func (v view) blockedBy(h *history, p *Problem) (why string, causes []string) {
+	file := or(p.File, "a file")
+	switch p.Kind {
+	case NoLeases:
+		return "the DHCP server has no address for it", []string{"the pool is used up: make the range larger or the lease time shorter", "the node has no host entry and the pool is for known clients only"}
+	case WrongNetwork:
+		return "the DHCP server does not serve the network it is on", []string{"the port is in another VLAN, or the relay's address is in no subnet of the server's", "the server is not authoritative for this segment"}
+	case Nak:
+		return "the DHCP server refuses the address it asks for", []string{"it asks for an address of another network or server: a second DHCP server?", "its old lease was given to another node"}
+	case Decline:
+		return "it found its address in use and declined it", []string{"another machine has this address by hand: `arping` finds its MAC"}
+	case NotFound:
+		causes = []string{"the file is not there: compare the name, letter by letter, with the server's directory"}
+		if strings.Contains(file, "//") || strings.Contains(file, `\`) {
+			causes = append(causes, "the path has // or a backslash in it")
+		}
+		return file + " is not on the server (" + string(p.Stage) + " missed)", append(causes, "the server's root is another directory than the one that the name starts from")
+	case Forbidden:
+		return file + " may not be read (" + string(p.Stage) + " missed)", []string{"mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`",
+			"SELinux or AppArmor: `ls -Z`, `restorecon -R`", "the server's configuration denies it to this client"}
+	case Aborted:
+		return "the transfer of " + file + " was given up", []string{"the node was reset or lost its link", "packets are lost: MTU, duplex, a firewall that drops TFTP's data ports", "too little memory on the node"}
+	}
+	return "the server answered " + or(p.Reason, "with an error") + " to " + file, []string{"the server's own error log has the reason"}
+}
+
+// warnings adds what an administrator should know beside the cause and the problems.
+func (v view) warnings(h *history, n *NodeReport, cut int) {
+	b := &h.cur
+	if len(h.servers) > 1 {
+		var s []string
+		for _, a := range h.servers {
+			s = append(s, a.String())
+		}
+		n.Warnings = append(n.Warnings, "more than one DHCP server: "+strings.Join(s, ", ")+": is one of them a rogue?")
+	} else if len(h.servers) == 1 && v.rival(h.servers[0]).IsValid() {
+		n.Warnings = append(n.Warnings, "it chose the DHCP server "+h.servers[0].String()+", other nodes "+v.rival(h.servers[0]).String()+": is one of them a rogue?")
+	} else if h.foreign != "" {
+		n.Warnings = append(n.Warnings, "it took another DHCP server's offer ("+h.foreign+"): is there a rogue?")
+	}
+	if c := v.cut(b); c >= 0 && c != cut {
+		n.Warnings = append(n.Warnings, "a file was not sent whole: "+b.marks[c].file)
+	}
+	if b.searched > 0 && !b.has(iScript) && !b.has(iKernel) && !b.has(iLoader) {
+		n.Warnings = append(n.Warnings, fmt.Sprintf("it tried %d configuration names, none is there", b.searched))
+	}
+	if m := &b.marks[iDiscover]; m.count >= 10 && !b.has(iAck) {
+		n.Warnings = append(n.Warnings, fmt.Sprintf("%d times dhcp-discover", m.count))
+	}
+}
