@@ -32,7 +32,7 @@ type Install struct {
 	Within  time.Duration // from Ordered to the first sign of life
 	Began   time.Time     // of the attempt, or the end of the last wait for an operator: what was before does not count
 	Whole   time.Duration // from Began to the end
-	Heard   time.Time // last heartbeat
+	Heard   time.Time     // last heartbeat
 	Down    []Interval
 }
 

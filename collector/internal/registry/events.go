@@ -47,7 +47,8 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 	return a, err
 }
 
-// decodeRecord reads one record. Seq is set even of a bad one, if it can be told.
+// decodeRecord reads one record. Seq is set even of a bad one, if it can be told. The install that it names does not count:
+// what an agent journals before its hello has an id of its own making, and the token says whose it is.
 func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 	var rec record
 	if err := json.Unmarshal(raw, &rec.event); err != nil {
@@ -58,8 +59,8 @@ func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 	switch {
 	case len(raw) > proto.MaxEventSize:
 		rec.bad = fmt.Errorf("event of %d bytes, at most %d are allowed", len(raw), proto.MaxEventSize)
-	case e.Install != "" && e.Install != q.Install || e.Journal != "" && e.Journal != q.Journal || e.Source != "" && e.Source != proto.SourceAgent:
-		rec.bad = errors.New("it names another install, journal or source than its request")
+	case e.Journal != "" && e.Journal != q.Journal || e.Source != "" && e.Source != proto.SourceAgent:
+		rec.bad = errors.New("it names another journal or source than its request")
 	default:
 		rec.bad = e.CheckAgent()
 	}

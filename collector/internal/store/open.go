@@ -17,6 +17,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	boltErrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -178,9 +179,9 @@ func openBolt(path string, opt Options) (db *bolt.DB, err error) {
 	}()
 	db, err = bolt.Open(path, 0o600, boltOptions(opt))
 	switch {
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, boltErrors.ErrTimeout):
 		return nil, heldError(path)
-	case errors.Is(err, bolt.ErrInvalid), errors.Is(err, bolt.ErrChecksum), errors.Is(err, bolt.ErrVersionMismatch):
+	case errors.Is(err, boltErrors.ErrInvalid), errors.Is(err, boltErrors.ErrChecksum), errors.Is(err, boltErrors.ErrVersionMismatch):
 		return nil, putAside(path, err.Error())
 	case err != nil:
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
