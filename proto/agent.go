@@ -69,7 +69,18 @@ type HelloAnswer struct {
 	Next       uint64      `json:"next"` // sequence number wanted next of Journal
 	Time       time.Time   `json:"time"` // the collector's; a plan's expiry is judged by it
 	HeartbeatS int         `json:"heartbeat_s"`
+	Progress   *Progress   `json:"progress,omitempty"` // of an attempt that goes on after an announced reboot of the installer
 }
+
+// Progress is what an installer that has no disk cannot know after it restarted: what it did before, in this attempt.
+type Progress struct {
+	// Events are the agent's records of kinds step-start, step-end, order and reboot, in their order, without Message and Tail.
+	Events []Event `json:"events"`
+	Run    []byte  `json:"run,omitempty"` // PROVOST_RUN, as the reboot's EventsRequest brought it
+}
+
+// MaxRun is the length of PROVOST_RUN as the agent packs it, in bytes, that survives a reboot without a disk.
+const MaxRun = 1 << 20
 
 // EventsRequest delivers a run of journal records: POST /v1/agent/events. The events are consecutive; an event that
 // the sender itself could not read is sent as KindNote in its place.
@@ -79,6 +90,7 @@ type EventsRequest struct {
 	Journal string            `json:"journal"`
 	Clock   Clock             `json:"clock"`
 	Events  []json.RawMessage `json:"events"`
+	Run     []byte            `json:"run,omitempty"` // with a KindReboot of phase pre: PROVOST_RUN as the agent packs it, at most MaxRun bytes
 }
 
 // EventsAnswer says what became of them. Next is the only thing that moves a sender: it goes there, whether forward

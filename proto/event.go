@@ -25,6 +25,7 @@ const (
 	KindOrder      Kind = "order"       // the agent carried out Order on Step
 	KindSealed     Kind = "sealed"      // the installer is done: from now on the disk may boot
 	KindNote       Kind = "note"        // something to know: Message
+	KindReboot     Kind = "reboot"      // the agent restarts the machine, or switches it off, as Step asked by its status Exit
 )
 
 // The kinds that only a collector writes.
@@ -41,7 +42,7 @@ const (
 	KindSuperseded Kind = "superseded"  // a newer install was ordered
 )
 
-var agentKinds = []Kind{KindAgentStart, KindStage, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote}
+var agentKinds = []Kind{KindAgentStart, KindStage, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
 
 // Limits of one event. A longer text is cut by whoever writes it, with the cut stated.
 const (
@@ -84,6 +85,7 @@ type Event struct {
 	Log        string    `json:"log,omitempty"`  // the log that has all of it
 	Cause      CauseKind `json:"cause,omitempty"`
 	Warning    bool      `json:"warning,omitempty"`  // a failure that the plan goes on after
+	Again      bool      `json:"again,omitempty"`    // the step ended well and is to run once more
 	Order      string    `json:"order,omitempty"`    // a Verb; or "wait" for the file /tmp/wait
 	OrderID    string    `json:"order_id,omitempty"` // with KindOrder: which one is acknowledged
 	Plan       string    `json:"plan,omitempty"`
@@ -169,6 +171,8 @@ func (e *Event) checkKind() error {
 		return missing("phase, step, try or outcome", e.Phase == "" || e.Step == "" || e.Try < 1 || e.Outcome == "")
 	case KindRunEnd:
 		return missing("phase or outcome", e.Phase == "" || e.Outcome == "")
+	case KindReboot:
+		return missing("phase or step", e.Phase == "" || e.Step == "")
 	case KindOrder:
 		return missing("order", e.Order == "")
 	case KindHold, KindNote:

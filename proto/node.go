@@ -18,6 +18,8 @@ type NodeSpec struct {
 	Profile string            `json:"profile,omitempty" yaml:"profile,omitempty"`
 	Groups  []string          `json:"groups,omitempty" yaml:"groups,omitempty"`
 	Attrs   map[string]string `json:"attrs,omitempty" yaml:"attrs,omitempty"`
+	// Protected nodes refuse to be installed and removed.
+	Protected bool `json:"protected,omitempty" yaml:"protected,omitempty"`
 }
 
 // Check normalises the MACs and says everything that is wrong, joined.
@@ -76,23 +78,28 @@ type Node struct {
 	Since      time.Time  `json:"since,omitzero"`     // of this status
 	LastSeen   time.Time  `json:"last_seen,omitzero"` // last word of the node itself
 	Deadline   *Deadline  `json:"deadline,omitempty"`
+	Orders     []Pending  `json:"orders,omitempty"` // given and not acknowledged yet, the oldest first
 	Cause      *Cause     `json:"cause,omitempty"`
 	Warnings   []string   `json:"warnings,omitempty"`
 	BootAction BootAction `json:"boot_action"`
 	Contested  bool       `json:"contested,omitempty"`
 
-	MACs     []string          `json:"macs,omitempty"`
-	IP       string            `json:"ip,omitempty"`
-	Serial   string            `json:"serial,omitempty"`
-	Profile  string            `json:"profile,omitempty"`
-	Groups   []string          `json:"groups,omitempty"`
-	Attrs    map[string]string `json:"attrs,omitempty"`
-	Revision uint64            `json:"revision"`
+	MACs    []string          `json:"macs,omitempty"`
+	IP      string            `json:"ip,omitempty"`
+	Serial  string            `json:"serial,omitempty"`
+	Profile string            `json:"profile,omitempty"`
+	Groups  []string          `json:"groups,omitempty"`
+	Attrs   map[string]string `json:"attrs,omitempty"`
+
+	Protected bool   `json:"protected,omitempty"`
+	Revision  uint64 `json:"revision"`
 }
 
-// Deadline is the stage that a node must reach next, and by when.
+// Deadline is the stage that a node must reach next, and by when. Since is when the wait for it began: what comes in
+// between may move At, and does not move Since.
 type Deadline struct {
 	Stage string    `json:"stage"`
+	Since time.Time `json:"since,omitzero"`
 	At    time.Time `json:"at"`
 }
 

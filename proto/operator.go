@@ -19,6 +19,7 @@ type NodePatch struct {
 	AddGroups    []string           `json:"add_groups,omitempty"`
 	RemoveGroups []string           `json:"remove_groups,omitempty"`
 	Attrs        map[string]*string `json:"attrs,omitempty"` // key by key; null removes one
+	Protected    *bool              `json:"protected,omitempty"`
 }
 
 // Check says everything that is wrong with the patch as such, joined. Apply's result is to be checked as well.
@@ -42,6 +43,7 @@ func (p *NodePatch) Apply(n NodeSpec) NodeSpec {
 			*to = *v
 		}
 	}
+	n.MACs = slices.Clone(n.MACs) // Check writes them anew
 	if p.MACs != nil {
 		n.MACs = slices.Clone(*p.MACs)
 	}
@@ -70,6 +72,9 @@ func (p *NodePatch) Apply(n NodeSpec) NodeSpec {
 		}
 	}
 	n.Attrs = attrs
+	if p.Protected != nil {
+		n.Protected = *p.Protected
+	}
 	return n
 }
 
@@ -95,6 +100,7 @@ type ProfileInfo struct {
 	Kernel    string    `json:"kernel,omitempty"`
 	Initrds   []string  `json:"initrds,omitempty"`
 	Args      string    `json:"args,omitempty"`
+	Answer    string    `json:"answer,omitempty"` // template of the answer file
 	Attempts  int       `json:"attempts"`
 	OnFailure OnFailure `json:"on_failure"`
 	Deadline  Duration  `json:"deadline"`
@@ -105,6 +111,9 @@ type ProfileInfo struct {
 type ProfileList struct {
 	Schema   int           `json:"schema"`
 	Profiles []ProfileInfo `json:"profiles"`
+	// ConfigDir is where the site's profiles are, on the frontend; Problems is what is wrong with files that were left out.
+	ConfigDir string   `json:"config_dir,omitempty"`
+	Problems  []string `json:"problems,omitempty"`
 }
 
 // VersionInfo is GET /v1/version.

@@ -66,10 +66,13 @@ const (
 const (
 	DefaultTimeout = 10 * time.Minute
 	DefaultGrace   = 10 * time.Second
+	DefaultWithin  = 40 * time.Minute // of a step's reboots
 	MaxTimeout     = 24 * time.Hour
 	MaxRetries     = 20
 	MaxScript      = 16 << 20 // bytes of one script
 	MaxSteps       = 1000
+	MaxInputs      = 100
+	MaxSecret      = 16 << 10 // bytes of one value of secret-env
 )
 
 // Step is one postscript of a plan. The zero value of a field stands for its default, which WithDefaults writes out.
@@ -91,12 +94,33 @@ type Step struct {
 	Chroot       *bool             `json:"chroot,omitempty" yaml:"chroot,omitempty"`               // true in phase post
 	Env          map[string]string `json:"env,omitempty" yaml:"env,omitempty"`
 
+	// SecretEnv is environment that nobody else may see: in a profile or plan file "file:/PATH" for each name, in a plan the
+	// values themselves. They stand in no log, journal, report or argument of a process.
+	SecretEnv map[string]string `json:"secret_env,omitempty" yaml:"secret-env,omitempty"`
+
 	// Of the script's bytes; in a plan from a collector always there.
 	Digest string `json:"digest,omitempty" yaml:"-"`
 	Size   int64  `json:"size,omitempty" yaml:"-"`
 }
 
-// Reboot says how often a step may ask for a reboot by its exit status, and in what time all of them must be over.
+// Exit statuses by which a step that declares reboot says what is to come. Of any other step they are failures.
+const (
+	ExitStop        = 16  // it is done; the rest of the phase is not needed
+	ExitPoweroff    = 32  // it is done; the machine goes off, and the next step follows when it is on again
+	ExitReboot      = 64  // it is done; the machine restarts, and then the next step follows
+	ExitAgain       = 128 // it is to run again, after the other steps of the phase
+	ExitRebootAgain = 192 // it is to run again, after a restart
+)
+
+// Asks reports whether an exit status of this step is one of those, and no failure.
+func (s *Step) Asks(exit int) bool {
+	return s.Reboot != nil && s.Reboot.Max > 0 && slices.Contains(exitAsks, exit)
+}
+
+var exitAsks = []int{ExitStop, ExitPoweroff, ExitReboot, ExitAgain, ExitRebootAgain}
+
+// Reboot says how often a step may ask to be run again or for the machine to restart, and in what time, from its first
+// start on, all of that must be over.
 type Reboot struct {
 	Max    int      `json:"max" yaml:"max"`
 	Within Duration `json:"within,omitempty" yaml:"within,omitempty"` // 40m
@@ -126,6 +150,9 @@ func (s Step) WithDefaults() Step {
 	}
 	if len(s.SuccessCodes) == 0 {
 		s.SuccessCodes = []int{0}
+	}
+	if s.Reboot != nil && s.Reboot.Max > 0 && s.Reboot.Within == 0 {
+		s.Reboot = &Reboot{Max: s.Reboot.Max, Within: Duration(DefaultWithin)}
 	}
 	if s.Chroot == nil {
 		c := s.Phase == PhasePost
@@ -164,6 +191,17 @@ func (s *Step) Check() error {
 	if s.Persists != "" && s.Persists != "root" && s.Persists != "outside" {
 		bad("persists %q: use root or outside", s.Persists)
 	}
+	if s.Run == RunOnChange && s.Persists != "outside" && (s.Phase == PhasePre || s.Phase == PhaseBoot) {
+		bad("run on-change with persists: root in phase %s, where the root is memory and begins anew with each boot: use run: always, or persists: outside", s.Phase)
+	}
+	if len(s.Inputs) > MaxInputs {
+		bad("%d inputs: at most %d", len(s.Inputs), MaxInputs)
+	}
+	for _, name := range s.Inputs {
+		if !path.IsAbs(name) || path.Clean(name) != name || strings.ContainsRune(name, 0) {
+			bad("input %q: give the file's absolute path, as the step sees it", name)
+		}
+	}
 	if s.OnFailure != "" && s.OnFailure != "fail" && s.OnFailure != "warn" {
 		bad("on-failure %q: use fail or warn", s.OnFailure)
 	}
@@ -179,6 +217,11 @@ func (s *Step) Check() error {
 		if s.Reboot.Max > 0 && s.Phase == PhasePost {
 			bad("a reboot in phase post would leave the target half made: move the step to pre or firstboot")
 		}
+		for _, c := range s.SuccessCodes {
+			if s.Asks(c) {
+				bad("success code %d: with reboot, this exit status has a meaning of its own", c)
+			}
+		}
 	}
 	for k, v := range s.Env {
 		if !envName(k) {
@@ -188,6 +231,20 @@ func (s *Step) Check() error {
 			bad("environment variable %s has a NUL byte", k)
 		}
 	}
+	for k, v := range s.SecretEnv { // no message may hold the value
+		if !envName(k) {
+			bad("secret environment variable %q: use letters, digits and '_', not starting with a digit, and not PROVOST_…", k)
+		}
+		if _, ok := s.Env[k]; ok {
+			bad("environment variable %s stands in env and in secret-env", k)
+		}
+		if len(v) > MaxSecret || strings.ContainsRune(v, 0) {
+			bad("secret environment variable %s has a NUL byte or more than %d bytes", k, MaxSecret)
+		}
+	}
+	if len(s.SecretEnv) > 0 && s.LeaveRunning {
+		bad("secret-env and leave-running exclude each other: nobody could take the secrets out of what is printed later")
+	}
 	if s.Digest != "" && !ValidDigest(s.Digest) {
 		bad("digest %q is no SHA-256 in hex", s.Digest)
 	}
@@ -195,6 +252,29 @@ func (s *Step) Check() error {
 		bad("script of %d bytes: at most %d", s.Size, MaxScript)
 	}
 	return errors.Join(errs...)
+}
+
+// SecretPath gives the path of a value of secret-env as an administrator writes it: "file:/PATH".
+func SecretPath(value string) (string, error) {
+	name, ok := strings.CutPrefix(value, "file:")
+	if !ok || !path.IsAbs(name) || path.Clean(name) != name {
+		return "", errors.New("write file: and the absolute path of a file that holds the value, like file:/etc/provost/secrets/join")
+	}
+	return name, nil
+}
+
+// SecretValue gives the value that a secret's file holds: all of it but the end of the last line. Its errors do not show it.
+func SecretValue(b []byte) (string, error) {
+	v := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	switch {
+	case v == "":
+		return "", errors.New("it is empty")
+	case len(v) > MaxSecret:
+		return "", fmt.Errorf("it has more than %d bytes", MaxSecret)
+	case strings.ContainsRune(v, 0):
+		return "", errors.New("it has a NUL byte, which no environment variable can hold")
+	}
+	return v, nil
 }
 
 func envName(k string) bool {
@@ -243,6 +323,9 @@ type Plan struct {
 	Attrs     map[string]string `json:"attrs,omitempty"`
 	Groups    []string          `json:"groups,omitempty"`
 	Steps     []Step            `json:"steps"`
+
+	// RescueKeys are the public keys, one line of authorized_keys each, that may come into the node's rescue shell.
+	RescueKeys []string `json:"rescue_keys,omitempty"`
 }
 
 // Defaults and limits of a plan.
@@ -274,6 +357,18 @@ func (p *Plan) Check() error {
 	}
 	errs = append(errs, CheckSteps(p.Steps))
 	return errors.Join(errs...)
+}
+
+// WithoutSecrets gives the plan without the secrets of the phases that are over, and whether there were any.
+func (p *Plan) WithoutSecrets(over func(Phase) bool) (*Plan, bool) {
+	q, had := *p, false
+	q.Steps = slices.Clone(p.Steps)
+	for i := range q.Steps {
+		if s := &q.Steps[i]; len(s.SecretEnv) > 0 && over(s.Phase) {
+			s.SecretEnv, had = nil, true
+		}
+	}
+	return &q, had
 }
 
 // SignedPlan is a plan's exact bytes with the signature of a key that the collector's CA certifies.

@@ -25,7 +25,9 @@ const (
 	CodeNotOrdered     = "not-ordered"     // 409: the node is known, but no install of it is ordered
 	CodeContested      = "contested"       // 409: this claim belongs to another boot
 	CodeLogOffset      = "log-offset"      // 409: the chunk does not start at Offset
+	CodeGone           = "gone"            // 410: the feed no longer has what follows this revision
 	CodeTooLarge       = "too-large"       // 413
+	CodeLogQuota       = "log-quota"       // 413: no room for logs now; events are still taken
 	CodeBadProfile     = "bad-profile"     // 422: a profile, plan or sequence that makes no sense
 	CodeBusy           = "busy"            // 503: come again after Retry-After
 	CodeStorage        = "storage"         // 503: not written; nothing of the request was taken
@@ -33,7 +35,7 @@ const (
 )
 
 var codes = []string{CodeBadRequest, CodeNoCredentials, CodeBadCredentials, CodeForbidden, CodeNotFound, CodeUnknownNode, CodeUnknownProfile, CodeBadMethod,
-	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeTooLarge, CodeBadProfile, CodeBusy, CodeStorage, CodeInternal}
+	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeBusy, CodeStorage, CodeInternal}
 
 // KnownCode reports whether a code is one of this protocol's.
 func KnownCode(code string) bool { return slices.Contains(codes, code) }

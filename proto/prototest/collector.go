@@ -70,6 +70,8 @@ type install struct {
 	hellos          []proto.Hello
 	orders          []proto.Order
 	logs            map[string][]byte
+	reboots         int    // announced
+	run             []byte // PROVOST_RUN, as the last of them brought it
 }
 
 // New starts a fake collector on a free local port. It ends with the test.

@@ -108,6 +108,9 @@ func (c *Collector) hello(r *http.Request) (any, error) {
 		Schema: proto.Schema, Node: in.node, Install: in.id, Ordinal: in.ordinal, Attempt: 1, Plan: in.plan, BootAction: in.action,
 		Next: in.wants(h.Journal), Time: time.Now().UTC(), HeartbeatS: heartbeatS,
 	}
+	if h.Env == proto.EnvInstaller {
+		a.Progress = in.progress(h.Clock.Boot)
+	}
 	if fresh {
 		a.Token = proto.NewSecret()
 		c.tokens[a.Token] = in.id
@@ -203,6 +206,7 @@ func (c *Collector) events(r *http.Request) (any, error) {
 			e.Source, e.Install, e.Journal, e.Node = proto.SourceAgent, in.id, q.Journal, in.node
 			in.events = append(in.events, e)
 			in.carry(e)
+			in.rebooted(e, q.Run)
 		}
 		a.Next++
 	}

@@ -50,6 +50,7 @@ func Run(t *testing.T, target func(*testing.T) Target) {
 		{"logs by offset", logs},
 		{"files by digest", files},
 		{"orders", orders},
+		{"an announced reboot", reboot},
 		{"sealed flips the boot action", sealed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(newSession(t, target(t))) })

@@ -17,6 +17,9 @@ import (
 // fileDone in the state directory of an installed system says that its first boot is over and acknowledged.
 const fileDone = "firstboot.done"
 
+// errRestart ends a first boot that goes on after a restart.
+var errRestart = errors.New("the first boot goes on after a restart")
+
 func firstbootCommand() command {
 	return command{
 		name: "firstboot", args: "",
@@ -63,7 +66,7 @@ func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
 		a.say(err.Error()) // the steps are run all the same
 	}
 	failed := a.firstboot(ctx, o)
-	if errors.Is(failed, context.Canceled) || errors.Is(failed, steps.ErrBusy) {
+	if errors.Is(failed, errRestart) || errors.Is(failed, context.Canceled) || errors.Is(failed, steps.ErrBusy) {
 		return failed
 	}
 	if !a.sending() {
@@ -103,8 +106,14 @@ func (a *agent) firstboot(ctx context.Context, o runOptions) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if result.Reboot != nil {
+		return errors.Join(errRestart, a.restart(ctx, result, goodWait))
+	}
 	if !result.Outcome.Good() {
 		return fmt.Errorf("phase %s: %s", o.Phase, describe(result.Cause))
+	}
+	if err := a.forgetSecrets(); err != nil {
+		a.say(err.Error())
 	}
 	for r, err := range a.journal.Events() {
 		if err == nil && r.Event.Kind == proto.KindStage && r.Event.Stage == "booted" && r.Event.Boot == a.boot {

@@ -69,10 +69,10 @@ func (a *agent) readPlanFile(file, scripts string) (planIs, error) {
 	}
 	bodies := map[string][]byte{}
 	p, err := plan.Local(node, id.Install, list, func(name string) ([]byte, error) {
-		body, err := readScript(filepath.Join(scripts, name))
+		body, err := readFile(filepath.Join(scripts, name), proto.MaxScript)
 		bodies[name] = body
 		return body, err
-	})
+	}, func(name string) ([]byte, error) { return readFile(name, proto.MaxSecret+2) }) // with the end of a line
 	if err != nil {
 		return bad(fmt.Errorf("reading the scripts: %w", err))
 	}
@@ -87,15 +87,15 @@ func (a *agent) readPlanFile(file, scripts string) (planIs, error) {
 	return planIs{p, proto.Digest(b)}, a.dir.WriteFile(localPlan, b, 0o600)
 }
 
-func readScript(path string) ([]byte, error) {
+func readFile(path string, most int) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, proto.MaxScript+1))
-	if err == nil && len(b) > proto.MaxScript {
-		err = fmt.Errorf("%s is longer than %d bytes", path, proto.MaxScript)
+	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("%s is longer than %d bytes", path, most)
 	}
 	return b, err
 }
@@ -186,7 +186,7 @@ func (a *agent) mirrorState(root, install string) error {
 			return err
 		}
 	}
-	names := []string{"token", "ca.pem", "plan.json", localPlan}
+	names := []string{"token", "ca.pem"}
 	files, err := os.ReadDir(a.dir.Path("files"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("copying the scripts to the target: %w", err)
@@ -199,7 +199,7 @@ func (a *agent) mirrorState(root, install string) error {
 	for _, name := range names {
 		b, err := os.ReadFile(a.dir.Path(name))
 		if errors.Is(err, fs.ErrNotExist) {
-			// what an earlier install left there must not be taken for this one's
+			// what an earlier install left there is not this one's
 			if err := os.Remove(target.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("cleaning the target: %w", err)
 			}
@@ -220,5 +220,73 @@ func (a *agent) mirrorState(root, install string) error {
 		}
 	}
 	os.Remove(target.Path(fileDone))
-	return nil
+	return a.mirrorPlan(target)
+}
+
+// mirrorPlan copies the plan into the target, without the secrets of the phases that are not the installed system's.
+func (a *agent) mirrorPlan(target report.Dir) error {
+	p, digest, err := a.dir.Plan()
+	there, was, _ := target.Plan()
+	switch {
+	case err == nil && there != nil && was == digest && there.Install == p.Install:
+	case err == nil:
+		sp, err := a.dir.SignedPlan()
+		if err != nil {
+			return err
+		}
+		if err := target.Keep(sp, report.InstallerPhase); err != nil {
+			return err
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		// what an earlier install left there must not be taken for this one's
+		if err := target.RemovePlan(); err != nil {
+			return fmt.Errorf("cleaning the target: %w", err)
+		}
+	default:
+		return err
+	}
+	return a.mirrorLocalPlan(target)
+}
+
+func (a *agent) mirrorLocalPlan(target report.Dir) error {
+	b, err := os.ReadFile(a.dir.Path(localPlan))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(target.Path(localPlan)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cleaning the target: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("copying the plan to the target: %w", err)
+	}
+	return writeLocalPlan(target, b, report.InstallerPhase)
+}
+
+// writeLocalPlan writes the plan of --plan, of which these are the bytes, without the secrets of phases that are over.
+func writeLocalPlan(dir report.Dir, b []byte, over func(proto.Phase) bool) error {
+	p, err := proto.DecodePlan(b)
+	if err != nil {
+		return err
+	}
+	if p, had := p.WithoutSecrets(over); had {
+		if b, err = json.Marshal(p); err != nil {
+			return fmt.Errorf("encoding the plan: %w", err)
+		}
+	}
+	return dir.WriteFile(localPlan, b, 0o600)
+}
+
+// forgetSecrets takes all secrets out of the plan of an installed system whose steps are done.
+func (a *agent) forgetSecrets() error {
+	if err := a.dir.ForgetSecrets(report.EveryPhase); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(a.dir.Path(localPlan))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the plan: %w", err)
+	}
+	return writeLocalPlan(a.dir, b, report.EveryPhase)
 }

@@ -12,6 +12,7 @@ import (
 
 	"provost/agent/internal/host"
 	"provost/agent/internal/proc"
+	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
 	"provost/proto"
 )
@@ -158,6 +159,9 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	for _, w := range result.Warnings {
 		a.tell("warning: %s", w)
 	}
+	if result.Reboot != nil {
+		return a.restart(ctx, result, flushWait)
+	}
 	if result.Outcome.Good() {
 		a.tell("phase %s is done", o.Phase)
 		a.flushOwn(ctx)
@@ -194,11 +198,21 @@ func describe(e *proto.Event) string {
 	return summary(e) + ": " + e.Message
 }
 
+// restart brings the machine down as a step asked, after a bounded time for what is not delivered. Its error is for a caller
+// that lives on: the phase is not over.
+func (a *agent) restart(ctx context.Context, result steps.Result, limit time.Duration) error {
+	text := fmt.Sprintf("step %s: %s", result.Reboot.Step, result.Reboot.Message)
+	a.say(text)
+	a.consoles.Say("provost: " + text)
+	a.flush(ctx, limit)
+	return errors.Join(errors.New(text), a.act(result.Action))
+}
+
 func (a *agent) act(what steps.Action) error {
 	switch what {
 	case steps.ActPoweroff:
 		return host.PowerOff()
-	case steps.ActDisk:
+	case steps.ActDisk, steps.ActReboot:
 		return host.Reboot()
 	}
 	return nil
@@ -228,7 +242,16 @@ func (a *agent) deps(p planIs) steps.Deps {
 	if err != nil {
 		a.say(err.Error())
 	}
+	progress, err := a.dir.Progress()
+	if err != nil {
+		a.say(err.Error())
+	}
+	var acknowledged func(uint64) bool
+	if a.reports() {
+		acknowledged = func(seq uint64) bool { return report.Delivered(a.dir, a.journal, nil, seq, nil) }
+	}
 	return steps.Deps{
+		Acknowledged: acknowledged, Progress: progress,
 		Journal: a.journal, Plan: p.Plan, PlanDigest: p.digest, Script: a.dir.Script, LoadPlan: a.loadPlan,
 		StateDir: string(a.dir), Lib: a.dir.Path("lib"), Agent: program, Attempt: id.Attempt, Boot: a.boot,
 		Consoles: a.consoles, Processes: a.processes, Cgroup: a.host.Cgroup(), Log: a.log,

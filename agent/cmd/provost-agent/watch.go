@@ -136,6 +136,7 @@ func doWatch(ctx context.Context, c common, s *streams) error {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { defer close(done); snd.Run(ctx) }()
+	defer a.probe(ctx)()
 	err = a.watch(ctx)
 	cancel()
 	<-done

@@ -113,6 +113,10 @@ func (j *Journal) write(e proto.Event) (proto.Event, error) {
 		return e, err
 	}
 	defer f.Close()
+	j.point("append")
+	if j.opts.Crash != nil {
+		j.tear(f, line, t.off)
+	}
 	err = j.roomy(func() error {
 		if _, err := f.Write(line); err != nil {
 			return errors.Join(err, f.Truncate(t.off)) // else the next writer cuts it off
@@ -122,12 +126,31 @@ func (j *Journal) write(e proto.Event) (proto.Event, error) {
 	if err != nil {
 		return e, err
 	}
+	j.point("append-written")
 	t.off, _ = t.cursor.lines(t.path, t.off, line, func(Record) bool { return true })
 	if err := f.Sync(); err != nil {
 		// The line stands in the file: written again it would be there twice. Whether it lasts nobody knows.
 		j.opts.Warn("syncing the journal: " + err.Error() + ": what is recorded now may not survive a power cut")
 	}
+	j.point("append-synced")
 	return e, nil
+}
+
+// point is where a test may kill this process.
+func (j *Journal) point(name string) {
+	if j.opts.Crash != nil {
+		j.opts.Crash(name)
+	}
+}
+
+// tear is a point in the middle of a write. Who lives on takes the half back.
+func (j *Journal) tear(f *os.File, line []byte, off int64) {
+	if _, err := f.Write(line[:len(line)/2]); err == nil {
+		j.point("append-half")
+	}
+	if err := f.Truncate(off); err != nil {
+		j.opts.Warn("taking back half a record: " + err.Error())
+	}
 }
 
 // roomy does a write, and on a full disk does it again in the space that was set aside for that, piece by piece.

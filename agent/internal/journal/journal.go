@@ -46,6 +46,8 @@ type Options struct {
 	MaxBytes int64        // of journal and logs together; 64 MiB if 0. A quarter of it is the journal's
 	Install  string       // of events that do not say theirs
 	Warn     func(string) // told once of each trouble of the journal itself, and of its end; may be nil
+	// Crash is called where a crash would hurt the most, with the place's name; nil outside of tests.
+	Crash func(point string)
 }
 
 // Journal is one agent process's handle. Several processes may have the same directory open, several goroutines one

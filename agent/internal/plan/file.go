@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -47,6 +48,11 @@ func ParseFile(name string, data []byte) ([]proto.Step, error) {
 		}
 		if err := s.Check(); err != nil {
 			p.bad(n, "%w", err)
+		}
+		for _, k := range slices.Sorted(maps.Keys(s.SecretEnv)) {
+			if _, err := proto.SecretPath(s.SecretEnv[k]); err != nil {
+				p.bad(n, "step %q: secret-env %s: %w", s.Name, k, err)
+			}
 		}
 		if line, ok := seen[s.Name]; ok {
 			p.bad(n, "step %q stands already in line %d: names are unique in a plan", s.Name, line)
@@ -160,8 +166,9 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// Local makes a plan without a collector: from the steps of a plan file and a way to get a script's bytes.
-func Local(node, install string, steps []proto.Step, script func(name string) ([]byte, error)) (*proto.Plan, error) {
+// Local makes a plan without a collector: from the steps of a plan file and ways to get a script's bytes, and those of a
+// secret by its absolute path.
+func Local(node, install string, steps []proto.Step, script, secret func(name string) ([]byte, error)) (*proto.Plan, error) {
 	p := &proto.Plan{
 		Schema: proto.Schema, Node: node, Install: install, Revision: 1, Profile: "local", OnFailure: proto.OnFailureHold,
 		HoldLimit: proto.Duration(proto.DefaultHoldLimit), SealWait: proto.Duration(proto.DefaultSealWait),
@@ -173,6 +180,10 @@ func Local(node, install string, steps []proto.Step, script func(name string) ([
 			errs = append(errs, fmt.Errorf("step %q: %w", s.Name, err))
 			continue
 		}
+		if s.SecretEnv, err = secrets(s.SecretEnv, secret); err != nil {
+			errs = append(errs, fmt.Errorf("step %q: %w", s.Name, err))
+			continue
+		}
 		s.Digest, s.Size = proto.Digest(b), int64(len(b))
 		p.Steps = append(p.Steps, s)
 	}
@@ -180,4 +191,26 @@ func Local(node, install string, steps []proto.Step, script func(name string) ([
 		return nil, err
 	}
 	return p, p.Check()
+}
+
+// secrets gives the values of secret-env.
+func secrets(env map[string]string, read func(name string) ([]byte, error)) (map[string]string, error) {
+	if len(env) == 0 {
+		return nil, nil
+	}
+	values := map[string]string{}
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		name, err := proto.SecretPath(env[k])
+		if err != nil {
+			return nil, fmt.Errorf("secret-env %s: %w", k, err)
+		}
+		b, err := read(name)
+		if err != nil {
+			return nil, fmt.Errorf("secret-env %s: %w", k, err)
+		}
+		if values[k], err = proto.SecretValue(b); err != nil {
+			return nil, fmt.Errorf("secret-env %s: %s: %w", k, name, err)
+		}
+	}
+	return values, nil
 }

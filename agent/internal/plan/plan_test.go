@@ -96,16 +96,30 @@ func TestLocal(t *testing.T) {
 		}
 		return []byte(name), nil
 	}
+	secret := func(name string) ([]byte, error) {
+		if name == "/s" {
+			return []byte("hunter2\n"), nil
+		}
+		return nil, os.ErrNotExist
+	}
+	steps[0].SecretEnv = map[string]string{"S": "file:/s"}
 	id := proto.NewID(time.Now())
-	p, err := plan.Local("n1", id, steps, script)
+	p, err := plan.Local("n1", id, steps, script, secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := p.Steps[1].Digest, proto.Digest([]byte("bb")); got != want || p.Steps[1].Size != 2 {
 		t.Errorf("digest of b = %s, want %s", got, want)
 	}
-	steps[0].Script = "gone"
-	if _, err := plan.Local("n1", id, steps, script); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), `"a"`) {
+	if got := p.Steps[0].SecretEnv["S"]; got != "hunter2" {
+		t.Errorf("secret-env of a = %q, want what the file holds", got)
+	}
+	steps[0].SecretEnv = map[string]string{"S": "file:/t"}
+	if _, err := plan.Local("n1", id, steps, script, secret); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), `step "a": secret-env S`) {
+		t.Errorf("Local without a secret = %v, want it to name step and variable", err)
+	}
+	steps[0].SecretEnv, steps[0].Script = nil, "gone"
+	if _, err := plan.Local("n1", id, steps, script, secret); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("Local without a script = %v, want it to name step a", err)
 	}
 }

@@ -30,28 +30,32 @@ type group struct {
 
 func newGroup(s Spec) *group {
 	g := &group{list: s.Processes, before: map[int]uint64{}}
-	if g.list != nil {
-		all, err := g.list()
+	if s.Cgroup != "" {
+		dir, err := os.MkdirTemp(s.Cgroup, "provost-"+filepath.Base(s.Name)+"-")
 		if err == nil {
-			for _, p := range descendants(all, os.Getpid(), nil) {
-				g.before[p.PID] = p.Start
+			if g.fd, err = os.Open(dir); err == nil {
+				g.dir = dir
+				return g
 			}
+			os.Remove(dir)
 		}
 	}
-	if s.Cgroup == "" {
-		return g
-	}
-	dir, err := os.MkdirTemp(s.Cgroup, "provost-"+filepath.Base(s.Name)+"-")
-	if err != nil {
-		return g
-	}
-	fd, err := os.Open(dir)
-	if err != nil {
-		os.Remove(dir)
-		return g
-	}
-	g.dir, g.fd = dir, fd
+	g.remember()
 	return g
+}
+
+// remember takes down what is there before the step: without a cgroup, that tells whose a process is. It reads all of /proc.
+func (g *group) remember() {
+	if g.list == nil {
+		return
+	}
+	all, err := g.list()
+	if err != nil {
+		return
+	}
+	for _, p := range descendants(all, os.Getpid(), nil) {
+		g.before[p.PID] = p.Start
+	}
 }
 
 func (g *group) leader(pid int) { g.sid = pid }
@@ -59,12 +63,16 @@ func (g *group) leader(pid int) { g.sid = pid }
 // members lists the step's processes that are alive.
 func (g *group) members() []Process {
 	var all []Process
+	pids := cgroupPIDs(g.dir)
+	if g.dir != "" && len(pids) == 0 {
+		return nil
+	}
 	if g.list != nil {
 		all, _ = g.list() // without it: fewer are found by name, and the process group is signalled all the same
 	}
 	if g.dir != "" {
 		var out []Process
-		for _, pid := range cgroupPIDs(g.dir) {
+		for _, pid := range pids {
 			i := slices.IndexFunc(all, func(p Process) bool { return p.PID == pid })
 			switch {
 			case i < 0 && g.list == nil:
@@ -141,12 +149,13 @@ func cgroupPIDs(dir string) []int {
 	return pids
 }
 
-// signal sends sig to every process of the step.
+// signal sends sig to every process of the step, once: a trap that cleans up must not run twice.
 func (g *group) signal(sig unix.Signal) {
-	if g.sid > 0 {
-		unix.Kill(-g.sid, sig) // ESRCH: the group is empty already
-	}
+	grouped := g.sid > 0 && unix.Kill(-g.sid, sig) == nil // ESRCH: the group is empty already
 	for _, p := range g.members() {
+		if pgid, err := unix.Getpgid(p.PID); grouped && (p.PID == -g.sid || err == nil && pgid == g.sid) {
+			continue
+		}
 		unix.Kill(p.PID, sig)
 	}
 }
@@ -191,7 +200,7 @@ func (g *group) finish(leave bool) []Straggler {
 // reap asks for the exit status of orphans, else they stay zombies. Only children in sessions of their own are orphans of
 // steps; the script itself is waited for elsewhere.
 func (g *group) reap() {
-	if g.list == nil {
+	if g.list == nil || !anyEnded() {
 		return
 	}
 	all, err := g.list()
@@ -205,6 +214,14 @@ func (g *group) reap() {
 			unix.Wait4(p.PID, nil, unix.WNOHANG, nil)
 		}
 	}
+}
+
+// anyEnded reports whether some child of this process waits to be asked for its exit status, and leaves it so. To list all of
+// /proc takes longer than most steps.
+func anyEnded() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
 }
 
 // reapGroup asks for the exit status of orphans in the step's process group.

@@ -10,11 +10,16 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"provost/proto"
 )
 
 // queueMax is how much output waits for a slow sink. More is dropped, and counted.
 const queueMax = 4 << 20
+
+// pipeSize is what an unprivileged pipe may have at most (pipe(7)), and what is read at once.
+const pipeSize = 1 << 20
 
 // stampLayout is in front of each line: UTC, milliseconds.
 const stampLayout = "2006-01-02T15:04:05.000Z "
@@ -27,11 +32,13 @@ type output struct {
 	from int64    // with LeaveRunning: the file's length before
 	tail tail
 	sink io.Writer
+	hide filter
 
 	mu     sync.Mutex
 	more   *sync.Cond
 	queue  []byte
-	gap    int64 // bytes dropped since the last that were queued
+	spare  []byte // the queue before, its memory to be used again
+	gap    int64  // bytes dropped since the last that were queued
 	lost   int64
 	closed bool
 
@@ -40,7 +47,7 @@ type output struct {
 }
 
 func newOutput(s Spec) (*output, error) {
-	o := &output{sink: s.Output, read: make(chan struct{}), written: make(chan struct{})}
+	o := &output{sink: s.Output, hide: filter{r: NewRedactor(s.Secrets)}, read: make(chan struct{}), written: make(chan struct{})}
 	o.more = sync.NewCond(&o.mu)
 	if o.sink == nil {
 		o.sink = io.Discard
@@ -58,6 +65,9 @@ func newOutput(s Spec) (*output, error) {
 		return nil, err
 	}
 	o.r, o.w = r, w
+	if c, err := w.SyscallConn(); err == nil { // best effort: a larger pipe only spares wake-ups
+		c.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
 	return o, nil
 }
 
@@ -81,26 +91,30 @@ func (o *output) begin() {
 // drain empties the pipe.
 func (o *output) drain() {
 	defer close(o.read)
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, pipeSize)
+	var stamped []byte
 	fresh := true // at a line's start
+	take := func(b []byte) {
+		if len(b) == 0 {
+			return
+		}
+		o.tail.add(b)
+		stamped, fresh = stampLines(stamped[:0], b, fresh, time.Now())
+		o.put(stamped)
+	}
 	for {
 		n, err := o.r.Read(buf)
-		if n > 0 {
-			o.tail.add(buf[:n])
-			var stamped []byte
-			stamped, fresh = stampLines(buf[:n], fresh, time.Now())
-			o.put(stamped)
-		}
+		take(o.hide.write(buf[:n]))
 		if err != nil {
+			take(o.hide.end())
 			return
 		}
 	}
 }
 
-// stampLines puts the time in front of each line of b that begins in it.
-func stampLines(b []byte, fresh bool, now time.Time) ([]byte, bool) {
+// stampLines appends b to out, with the time in front of each line that begins in it.
+func stampLines(out, b []byte, fresh bool, now time.Time) ([]byte, bool) {
 	stamp := now.UTC().AppendFormat(nil, stampLayout)
-	out := make([]byte, 0, len(b)+len(stamp)*(1+bytes.Count(b, []byte{'\n'})))
 	for len(b) > 0 {
 		if fresh {
 			out = append(out, stamp...)
@@ -142,13 +156,16 @@ func (o *output) deliver() {
 			o.more.Wait()
 		}
 		b := o.queue
-		o.queue = nil
+		o.queue, o.spare = o.spare[:0], nil
 		done := len(b) == 0 && o.closed
 		o.mu.Unlock()
 		if done {
 			return
 		}
 		o.sink.Write(b) // its troubles are its own: Spec.Output
+		o.mu.Lock()
+		o.spare = b
+		o.mu.Unlock()
 	}
 }
 

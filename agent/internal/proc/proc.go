@@ -70,6 +70,9 @@ type Spec struct {
 	// slow or hangs, output is lost, with a word on how much, and nothing else happens.
 	Output io.Writer
 
+	// Secrets are taken out of what is printed before anybody sees it.
+	Secrets []string
+
 	// LeaveRunning does not end what the step leaves behind. stdout and stderr are then OutputFile itself, so that they
 	// outlive the agent; its lines have no time in front.
 	LeaveRunning bool
@@ -191,6 +194,7 @@ func start(s Spec, out *output, g *group) (*exec.Cmd, error) {
 			time.Sleep(busyWait)
 		case g.fd != nil:
 			g.remove()
+			g.remember()
 		default:
 			return nil, err
 		}

@@ -29,6 +29,9 @@ const (
 	fileToken    = "token"
 	fileCA       = "ca.pem"
 	filePlan     = "plan.json"
+	fileKept     = "plan.kept.json"
+	fileProgress = "progress.json"
+	filePrivate  = "run.packed" // run.PrivateArchive
 	fileSent     = "sent"
 	fileLock     = "sender.lock"
 	fileWatch    = "watch.lock"
@@ -80,12 +83,7 @@ func (d Dir) Token() string {
 func (d Dir) SetToken(token string) error { return d.WriteFile(fileToken, []byte(token+"\n"), 0o600) }
 
 // RemoveToken forgets the token.
-func (d Dir) RemoveToken() error {
-	if err := os.Remove(d.Path(fileToken)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the token: %w", err)
-	}
-	return syncDir(string(d))
-}
+func (d Dir) RemoveToken() error { return d.remove(fileToken) }
 
 // CAFile is where the pinned CA's certificate lies once it was met.
 func (d Dir) CAFile() string { return d.Path(fileCA) }
@@ -112,13 +110,136 @@ func (d Dir) SignedPlan() (*proto.SignedPlan, error) {
 	return &sp, nil
 }
 
-// Plan reads the plan and verifies it again with the CA that is pinned, for the install that this directory is of.
+// Progress is what the collector remembers of earlier boots of this attempt; nothing, mostly.
+func (d Dir) Progress() ([]proto.Event, error) {
+	var events []proto.Event
+	if err := d.readJSON(fileProgress, &events); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return events, nil
+}
+
+// setProgress keeps what a hello's answer says of the boots before this one. Times become this machine's.
+func (d Dir) setProgress(p *proto.Progress, boot string, ahead time.Duration) error {
+	if p == nil {
+		return d.remove(fileProgress)
+	}
+	if len(p.Run) > proto.MaxRun {
+		return senseless("what was kept of PROVOST_RUN has %d bytes", len(p.Run))
+	}
+	events := []proto.Event{}
+	for _, e := range p.Events {
+		if e.Boot == boot {
+			continue // the journal knows
+		}
+		if !e.At.IsZero() {
+			e.Time = e.At.Add(-ahead)
+		}
+		events = append(events, e)
+	}
+	if _, err := os.Stat(d.Path(filePrivate)); len(p.Run) > 0 && errors.Is(err, fs.ErrNotExist) {
+		if err := d.WriteFile(filePrivate, p.Run, 0o600); err != nil {
+			return err
+		}
+	}
+	return d.writeJSON(fileProgress, events, 0o600)
+}
+
+// private is PROVOST_RUN as it was packed for a reboot; nil if it was not.
+func (d Dir) private() []byte {
+	b, err := os.ReadFile(d.Path(filePrivate))
+	if err != nil || len(b) > proto.MaxRun {
+		return nil // without it the steps begin with an empty one, which the run noted
+	}
+	return b
+}
+
+// Plan reads the plan and verifies it again with the CA that is pinned, for the install that this directory is of. On an
+// installed system it may be one without the secrets of earlier phases, which was verified when these were taken out.
 func (d Dir) Plan() (*proto.Plan, string, error) {
 	sp, err := d.SignedPlan()
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.kept()
+	}
 	if err != nil {
 		return nil, "", err
 	}
 	return d.Verify(sp)
+}
+
+// keptPlan is a plan without the secrets that are not needed any more, with the digest of the bytes that were signed.
+type keptPlan struct {
+	Digest string          `json:"digest"`
+	Plan   json.RawMessage `json:"plan"`
+}
+
+func (d Dir) kept() (*proto.Plan, string, error) {
+	var k keptPlan
+	if err := d.readJSON(fileKept, &k); err != nil {
+		return nil, "", err
+	}
+	p, err := proto.DecodePlan(k.Plan)
+	return p, k.Digest, err
+}
+
+// Keep writes a verified plan. Where secrets of phases that are over are in it, they stay out, and so do the signed bytes:
+// a disk that is installed must not hold what only its installation needed.
+func (d Dir) Keep(sp *proto.SignedPlan, over func(proto.Phase) bool) error {
+	p, err := proto.DecodePlan(sp.Payload)
+	if err != nil {
+		return err
+	}
+	p, had := p.WithoutSecrets(over)
+	if had {
+		return d.keep(p, proto.Digest(sp.Payload))
+	}
+	if err := d.writeJSON(filePlan, sp, 0o600); err != nil {
+		return err
+	}
+	return d.remove(fileKept)
+}
+
+func (d Dir) keep(p *proto.Plan, digest string) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", fileKept, err)
+	}
+	if err := d.writeJSON(fileKept, keptPlan{digest, b}, 0o600); err != nil {
+		return err
+	}
+	return d.remove(filePlan)
+}
+
+// ForgetSecrets takes the secrets of phases that are over out of the plan that is here. Without a plan it does nothing.
+func (d Dir) ForgetSecrets(over func(proto.Phase) bool) error {
+	p, digest, err := d.Plan()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, had := p.WithoutSecrets(over)
+	if !had {
+		return nil
+	}
+	return d.keep(p, digest)
+}
+
+// InstallerPhase reports whether a phase is over on an installed system.
+func InstallerPhase(p proto.Phase) bool { return p == proto.PhasePre || p == proto.PhasePost }
+
+// EveryPhase reports that a phase is over when all are.
+func EveryPhase(proto.Phase) bool { return true }
+
+// RemovePlan forgets the plan.
+func (d Dir) RemovePlan() error { return errors.Join(d.remove(filePlan), d.remove(fileKept)) }
+
+func (d Dir) remove(name string) error {
+	if err := os.Remove(d.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", name, err)
+	}
+	return syncDir(string(d))
 }
 
 // Verify checks a signed plan for the install that this directory is of, and gives it with its digest. Its expiry was

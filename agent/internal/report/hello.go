@@ -42,6 +42,11 @@ func (s *Sender) hello(ctx context.Context) (bool, error) {
 	if err := s.meet(a); err != nil {
 		return false, err
 	}
+	if h.Env == proto.EnvInstaller { // an installed system has its journal
+		if err := s.Dir.setProgress(a.Progress, h.Clock.Boot, time.Until(a.Time)); err != nil {
+			return false, err
+		}
+	}
 	s.greeted, s.stale = true, false
 	s.next[s.Journal.ID()] = max(a.Next, 1)
 	s.setPace(a.HeartbeatS)
@@ -135,7 +140,11 @@ func (s *Sender) fetch(ctx context.Context) (bool, error) {
 			return ok, err
 		}
 	}
-	if err := s.Dir.writeJSON(filePlan, s.plan, 0o600); err != nil {
+	over := func(proto.Phase) bool { return false }
+	if s.Hello().Env == proto.EnvInstalled {
+		over = InstallerPhase
+	}
+	if err := s.Dir.Keep(s.plan, over); err != nil {
 		return false, err
 	}
 	s.plan, s.steps, s.planned = nil, nil, true

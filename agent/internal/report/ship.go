@@ -36,6 +36,9 @@ func (s *Sender) ship(ctx context.Context) (bool, error) {
 		q := proto.EventsRequest{Schema: proto.Schema, Install: s.install(), Journal: j.ID(), Clock: s.Clock()}
 		for _, r := range records {
 			q.Events = append(q.Events, r.Raw)
+			if r.Event.Kind == proto.KindReboot && r.Event.Phase == proto.PhasePre {
+				q.Run = s.Dir.private()
+			}
 		}
 		var a proto.EventsAnswer
 		err = s.client.json(ctx, "/v1/agent/events", q, &a)

@@ -3,6 +3,8 @@
 package run
 
 import (
+	"time"
+
 	"provost/agent/internal/journal"
 	"provost/proto"
 )
@@ -13,6 +15,7 @@ type history struct {
 	boot   string // this one
 	steps  map[string]past
 	orders map[string]bool // ids that were carried out
+	forced map[string]bool // steps, or "all", that are to run though nothing has changed
 }
 
 // past is what is known of one step of one phase.
@@ -24,13 +27,26 @@ type past struct {
 	ended   string        // boot of the last end
 	warned  bool          // it failed, and the plan goes on after it
 	again   bool          // ordered to run again, whatever was
+	passed  bool          // an order passes over it
+	first   time.Time     // of the first start
+	exit    int           // of the last end
+	asked   int           // ends that asked for a restart, or for another run
+	reboots int           // those of them that asked for a restart
+	repeat  bool          // the last end asked for another run
+	reboot  proto.Event   // the last announced restart
 }
 
 func key(p proto.Phase, step string) string { return string(p) + "/" + step }
 
-// readHistory reads the journals of the directory: of this install, in this and in earlier boots.
-func readHistory(j *journal.Journal, install, boot string) (*history, error) {
-	h := &history{boot: boot, steps: map[string]past{}, orders: map[string]bool{}}
+// readHistory reads what the collector remembers of earlier boots of an installer, and then the journals of the directory:
+// of this install, in this and in earlier boots.
+func readHistory(j *journal.Journal, install, boot string, progress []proto.Event) (*history, error) {
+	h := &history{boot: boot, steps: map[string]past{}, orders: map[string]bool{}, forced: map[string]bool{}}
+	for _, e := range progress {
+		if e.Boot != boot {
+			h.apply(e)
+		}
+	}
 	for r, err := range j.Events() {
 		if err != nil {
 			return nil, err
@@ -47,13 +63,29 @@ func (h *history) apply(e proto.Event) {
 	switch e.Kind {
 	case proto.KindStepStart:
 		p := h.steps[k]
-		p.tries, p.open, p.boot, p.again = max(p.tries, e.Try), true, e.Boot, false
+		p.tries, p.open, p.boot, p.again, p.repeat = max(p.tries, e.Try), true, e.Boot, false, false
+		p.passed = false
+		delete(h.forced, e.Step)
+		if p.first.IsZero() {
+			p.first = e.Time
+		}
 		h.steps[k] = p
 	case proto.KindStepEnd:
 		p := h.steps[k]
 		p.open, p.outcome, p.warned, p.ended = false, e.Outcome, e.Warning, e.Boot
 		p.tries = max(p.tries, e.Try)
 		p.again = p.again && !e.Outcome.Good()
+		p.exit, p.repeat = e.Exit, e.Again
+		if e.Outcome == proto.OutcomeOK && (e.Again || e.Exit == proto.ExitReboot || e.Exit == proto.ExitPoweroff) {
+			p.asked++
+			if e.Exit != proto.ExitAgain {
+				p.reboots++
+			}
+		}
+		h.steps[k] = p
+	case proto.KindReboot:
+		p := h.steps[k]
+		p.reboot = e
 		h.steps[k] = p
 	case proto.KindOrder:
 		if e.OrderID != "" {
@@ -65,6 +97,10 @@ func (h *history) apply(e proto.Event) {
 		switch proto.Verb(e.Order) {
 		case proto.VerbForce:
 			h.forget(e.Step)
+		case proto.VerbSkip:
+			p := h.steps[k]
+			p.passed = true
+			h.steps[k] = p
 		case proto.VerbRetry:
 			p := h.steps[k]
 			p.again = true
@@ -75,6 +111,7 @@ func (h *history) apply(e proto.Event) {
 
 // forget lets a step, or all, run again.
 func (h *history) forget(step string) {
+	h.forced[step] = true
 	for k, p := range h.steps {
 		if step == "all" || k == key(proto.PhasePre, step) || k == key(proto.PhasePost, step) ||
 			k == key(proto.PhaseFirstboot, step) || k == key(proto.PhaseBoot, step) {
@@ -88,7 +125,7 @@ func (h *history) forget(step string) {
 // than a warning. Phase boot begins anew with each boot, but for steps that run once.
 func (h *history) done(s proto.Step, phase proto.Phase) bool {
 	p := h.steps[key(phase, s.Name)]
-	if p.open || p.again {
+	if p.open || p.again || p.repeat {
 		return false
 	}
 	if phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.ended != h.boot {

@@ -123,6 +123,7 @@ func (r *runner) carriedOut(o proto.Order, step, refusal string) {
 	w := r.append(e)
 	r.history.apply(w)
 	r.history.orders[o.ID] = true
+	r.point("order-recorded")
 	os.Remove(filepath.Join(r.d.StateDir, "orders", o.ID+".json")) // one that stays is known by its id
 }
 
@@ -283,7 +284,8 @@ func (r *runner) newPlan(o proto.Order) bool {
 		return false
 	}
 	r.note("", fmt.Sprintf("plan revision %d: %s", p.Revision, changes(r.plan, p)), false)
-	r.plan, r.d.PlanDigest = p, digest
+	r.setPlan(p)
+	r.d.PlanDigest = digest
 	return true
 }
 

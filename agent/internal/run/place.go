@@ -81,12 +81,12 @@ func (r *runner) prepare(s proto.Step, try int) (place, error) {
 	}
 	env := environment(s, map[string]string{
 		"NODE": r.plan.Node, "INSTALL": r.plan.Install, "ATTEMPT": strconv.Itoa(max(1, r.d.Attempt)), "PHASE": string(r.o.Phase), "STEP": s.Name,
-		"TRY": strconv.Itoa(try), "REBOOTS": "0", "ROOT": seen, "LIB": lib, "AGENT": agent, "PROFILE": r.plan.Profile,
+		"TRY": strconv.Itoa(try), "REBOOTS": strconv.Itoa(r.history.steps[key(r.o.Phase, s.Name)].reboots), "ROOT": seen, "LIB": lib, "AGENT": agent, "PROFILE": r.plan.Profile,
 		"RUN": path.Join(inside, "run"), "STATUS": path.Join(inside, status),
 	}, r.plan.Attrs)
 	return place{
 		spec: proc.Spec{Name: s.Name, Path: path.Join(inside, script), Env: env, Root: root, Digest: s.Digest, Timeout: s.Timeout.D(),
-			Grace: s.Grace.D(), SuccessCodes: s.SuccessCodes, Processes: r.d.Processes, Cgroup: r.d.Cgroup},
+			Grace: s.Grace.D(), Secrets: r.secrets, SuccessCodes: s.SuccessCodes, Processes: r.d.Processes, Cgroup: r.d.Cgroup},
 		status: filepath.Join(outside, status),
 	}, nil
 }
@@ -197,6 +197,9 @@ func (r *runner) private(dir *os.Root) error {
 		return err
 	}
 	if r.o.Root == "" {
+		if err := r.unpackPrivate(dir); err != nil {
+			r.note("", "PROVOST_RUN does not have all that was kept before the restart: "+err.Error(), true)
+		}
 		return nil
 	}
 	from := filepath.Join(r.d.StateDir, "run")
@@ -227,8 +230,10 @@ func environment(s proto.Step, provost, attrs map[string]string) []string {
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root", "LOGNAME": "root",
 		"SHELL": "/bin/sh", "LANG": "C.UTF-8", "TERM": "dumb",
 	}
-	for k, v := range s.Env {
-		env[k] = v
+	for _, m := range []map[string]string{s.Env, s.SecretEnv} {
+		for k, v := range m {
+			env[k] = v
+		}
 	}
 	for k, v := range attrs {
 		env["PROVOST_ATTR_"+strings.ToUpper(strings.ReplaceAll(k, "-", "_"))] = v

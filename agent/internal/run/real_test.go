@@ -47,13 +47,14 @@ func agent(state string) int {
 		return 70
 	}
 	begin := time.Now()
-	jn, err := journal.Open(state, func() (time.Time, string, time.Duration) { return time.Now(), boot1, time.Since(begin) }, journal.Options{})
+	crash := crashAt(state)
+	jn, err := journal.Open(state, func() (time.Time, string, time.Duration) { return time.Now(), boot1, time.Since(begin) }, journal.Options{Crash: crash})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 70
 	}
 	defer jn.Close()
-	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: boot1, Attempt: 2, Processes: processes,
+	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: boot1, Attempt: 2, Processes: processes, Crash: crash,
 		Lib: filepath.Join(state, "lib"), Script: func(d string) (string, error) { return filepath.Join(state, "files", d), nil }}, j.Opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -173,7 +174,7 @@ pwd
 		"PROVOST_NODE=n1", "PROVOST_PHASE=pre", "PROVOST_PROFILE=fast", "PROVOST_REBOOTS=0", "PROVOST_ROOT=", "PROVOST_RUN=" + d + "/run",
 		"PROVOST_STATUS=" + d + "/run/.status-s1", "PROVOST_STEP=s1", "PROVOST_TRY=1", "SHELL=/bin/sh", "TERM=dumb", "USER=root", "/",
 	}
-	if diff := cmp.Diff(want, b.log("s1.log")[1:]); diff != "" {
+	if diff := cmp.Diff(want, b.log("s1-a2.log")[1:]); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}
 }
@@ -319,7 +320,7 @@ func TestTargetOutsideChroot(t *testing.T) {
 	if code := b.live(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	if d := cmp.Diff([]string{"root=" + root, "kept from phase pre"}, b.log("s1.log")[1:]); d != "" {
+	if d := cmp.Diff([]string{"root=" + root, "kept from phase pre"}, b.log("s1-a2.log")[1:]); d != "" {
 		t.Errorf("log (-want +got):\n%s", d)
 	}
 	var kinds []string
@@ -332,7 +333,7 @@ func TestTargetOutsideChroot(t *testing.T) {
 	if d := cmp.Diff([]string{"run-start", "step-start", "step-end", "run-end"}, kinds); d != "" {
 		t.Errorf("mirror (-want +got):\n%s", d)
 	}
-	a, c := must(os.ReadFile(filepath.Join(b.state, "logs/s1.log"))), must(os.ReadFile(filepath.Join(root, "var/log/provost", install, "s1.log")))
+	a, c := must(os.ReadFile(filepath.Join(b.state, "logs/s1-a2.log"))), must(os.ReadFile(filepath.Join(root, "var/log/provost", install, "s1-a2.log")))
 	if !bytes.Equal(a, c) {
 		t.Errorf("the mirror's log is %q, want %q", c, a)
 	}

@@ -34,7 +34,8 @@ type Action string
 const (
 	ActNone     Action = ""
 	ActPoweroff Action = "poweroff"
-	ActDisk     Action = "disk" // reboot; the next boot is from the disk
+	ActDisk     Action = "disk"   // reboot; the next boot is from the disk
+	ActReboot   Action = "reboot" // as a step asked
 )
 
 // Consoles shows a text to whoever stands before the machine. It must not block.
@@ -49,7 +50,12 @@ type Deps struct {
 	Script func(digest string) (string, error)
 	// LoadPlan verifies a plan that came with a retry and gives it with its digest; its scripts are here already. nil:
 	// such an order goes on with the plan that is there.
-	LoadPlan  func(*proto.SignedPlan) (*proto.Plan, string, error)
+	LoadPlan func(*proto.SignedPlan) (*proto.Plan, string, error)
+	// Acknowledged reports whether the collector has a record of the journal. nil: there is no collector, so that phase pre
+	// cannot restart the machine.
+	Acknowledged func(seq uint64) bool
+	// Progress is what the collector remembers of earlier boots of this attempt.
+	Progress  []proto.Event
 	StateDir  string
 	Lib       string // directory of the shell library; empty for none
 	Agent     string // path of the agent's binary; empty for none
@@ -60,6 +66,7 @@ type Deps struct {
 	Cgroup    string
 	Log       *slog.Logger
 	Exec      func(context.Context, proc.Spec) proc.Result // proc.Run if nil
+	Crash     func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
 // Options say which steps to run, and what to do when one fails.
@@ -78,7 +85,8 @@ type Result struct {
 	Cause    *proto.Event // the first failure; nil if there is none
 	Released bool         // a hold ended by an order
 	Action   Action
-	LastSeq  uint64 // of the journal's last record of this run
+	Reboot   *proto.Event // the phase goes on after a restart, which this record announces
+	LastSeq  uint64       // of the journal's last record of this run
 	Warnings []string
 }
 
@@ -87,6 +95,8 @@ type runner struct {
 	d        Deps
 	o        Options
 	plan     *proto.Plan
+	secrets  []string       // of all its steps
+	hide     *proc.Redactor // takes them out of everything that is written or said
 	history  *history
 	state    *stateFile
 	result   Result
@@ -111,7 +121,8 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if o.WaitFile == "" {
 		o.WaitFile = "/tmp/wait"
 	}
-	r := &runner{d: d, o: o, plan: d.Plan}
+	r := &runner{d: d, o: o}
+	r.setPlan(d.Plan)
 	if err := r.check(); err != nil {
 		return Result{}, err
 	}
@@ -120,7 +131,7 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 		return Result{}, err
 	}
 	defer unlock()
-	if r.history, err = readHistory(d.Journal, d.Plan.Install, d.Boot); err != nil {
+	if r.history, err = readHistory(d.Journal, d.Plan.Install, d.Boot, d.Progress); err != nil {
 		return Result{}, fmt.Errorf("reading what ran before: %w", err)
 	}
 	r.endLeftover()
@@ -198,6 +209,19 @@ func lockRun(stateDir string) (func(), error) {
 	return nil, fmt.Errorf("locking the run: %w", err)
 }
 
+// setPlan takes a plan. The secrets of an earlier one stay secret: a step of it may still have one.
+func (r *runner) setPlan(p *proto.Plan) {
+	r.plan = p
+	for _, s := range p.Steps {
+		for _, v := range s.SecretEnv {
+			if !slices.Contains(r.secrets, v) {
+				r.secrets = append(r.secrets, v)
+			}
+		}
+	}
+	r.hide = proc.NewRedactor(r.secrets)
+}
+
 // endLeftover ends what a run that died left running: a step may not run twice at once.
 func (r *runner) endLeftover() {
 	was, err := ReadState(r.d.StateDir)
@@ -223,11 +247,22 @@ func (r *runner) steps() []proto.Step {
 // append writes a record. One that the disk does not take is kept by the journal: the steps go on.
 func (r *runner) append(e proto.Event) proto.Event {
 	e.Install = r.plan.Install
+	e.Message = r.hide.String(e.Message)
+	for i, l := range e.Tail {
+		e.Tail[i] = r.hide.String(l)
+	}
 	w, err := r.d.Journal.Append(e)
 	if err != nil {
 		r.d.Log.Error("writing the journal", "kind", e.Kind, "error", err)
 	}
 	return w
+}
+
+// point is where a test may kill this process.
+func (r *runner) point(name string) {
+	if r.d.Crash != nil {
+		r.d.Crash(name)
+	}
 }
 
 func (r *runner) note(step, msg string, warning bool) {
@@ -270,6 +305,9 @@ func (r *runner) pass(ctx context.Context) *proto.Event {
 	if cause = r.unsupported(); cause == nil {
 		cause = r.walk(ctx)
 	}
+	if r.result.Reboot != nil { // the phase is not over
+		return nil
+	}
 	end := proto.Event{Kind: proto.KindRunEnd, Phase: r.o.Phase, Outcome: proto.OutcomeOK, Stage: r.stage("-done")}
 	if cause != nil {
 		end = *cause
@@ -280,23 +318,57 @@ func (r *runner) pass(ctx context.Context) *proto.Event {
 	return cause
 }
 
-// walk goes over the steps that are not done.
+// walk goes over the steps that are not done, and again over those that asked for it.
 func (r *runner) walk(ctx context.Context) *proto.Event {
-	for _, s := range r.steps() {
-		if r.history.done(s, r.o.Phase) {
-			continue
-		}
-		if cause := r.before(ctx, s); cause != nil {
+	for round := 1; ; round++ {
+		again, cause := r.round(ctx)
+		if cause != nil || again == nil {
 			return cause
 		}
-		if r.history.done(s, r.o.Phase) { // skipped by an order meanwhile
-			continue
-		}
-		if cause := r.step(ctx, s); cause != nil {
+		d := pause(round)
+		if cause := r.rest(ctx, *again, d, fmt.Sprintf("step %s asked to be run again: in %s", again.Name, d.Round(time.Second))); cause != nil {
 			return cause
 		}
 	}
-	return nil
+}
+
+// round is one walk. It gives a step that asked to be run again, if one did. Each may do that reboot: max times, so there
+// is an end.
+func (r *runner) round(ctx context.Context) (again *proto.Step, cause *proto.Event) {
+	for _, s := range r.steps() {
+		if r.history.restarts(s, r.o.Phase) {
+			return nil, r.restart(ctx, s)
+		}
+	}
+	for _, s := range r.steps() {
+		if r.history.stops(s, r.o.Phase) {
+			r.skipRest(s)
+			return nil, nil
+		}
+		if r.settled(s) {
+			continue
+		}
+		if cause := r.before(ctx, s); cause != nil {
+			return nil, cause
+		}
+		if r.settled(s) || r.unchanged(s) { // skipped by an order meanwhile, or not needed
+			continue
+		}
+		if cause := r.step(ctx, s); cause != nil {
+			return nil, cause
+		}
+		switch {
+		case r.history.restarts(s, r.o.Phase):
+			return nil, r.restart(ctx, s)
+		case r.history.stops(s, r.o.Phase):
+			r.skipRest(s)
+			return nil, nil
+		}
+		if r.history.steps[key(r.o.Phase, s.Name)].repeat {
+			again = &s
+		}
+	}
+	return again, nil
 }
 
 // unsupported refuses a plan that asks for what this agent cannot do, before the first step of any phase: better while the
@@ -307,17 +379,17 @@ func (r *runner) unsupported() *proto.Event {
 		if r.o.Step != "" && r.o.Step != s.Name || slices.Index(proto.Phases, s.Phase) < now || r.history.done(s.WithDefaults(), s.Phase) {
 			continue
 		}
+		reboots := s.Reboot != nil && s.Reboot.Max > 0
 		what := ""
 		switch {
-		case s.Reboot != nil && s.Reboot.Max > 0:
-			what = "asks for reboots"
-		case s.Run == proto.RunOnChange:
-			what = "is to run on-change"
+		case reboots && s.Phase == proto.PhaseBoot:
+			what = "asks for reboots, which this agent cannot do there: change the step, or use a newer agent"
+		case reboots && s.Phase == proto.PhasePre && r.d.Acknowledged == nil:
+			what = "asks for reboots, after which only a collector knows what is done, and there is none: move it to firstboot, or give --url and --ca"
 		default:
 			continue
 		}
-		msg := fmt.Sprintf("step %s of phase %s %s, which this agent cannot do: change the step, or use a newer agent", s.Name, s.Phase, what)
-		return r.refuse(s, proto.OutcomePreflight, msg)
+		return r.refuse(s, proto.OutcomePreflight, fmt.Sprintf("step %s of phase %s %s", s.Name, s.Phase, what))
 	}
 	return nil
 }
@@ -343,6 +415,7 @@ func (r *runner) end(s proto.Step, e proto.Event, goesOn bool) *proto.Event {
 	}
 	w := r.append(e)
 	r.history.apply(w)
+	r.point("step-ended")
 	if e.Outcome.Good() || goesOn {
 		return nil
 	}

@@ -51,6 +51,10 @@ type bench struct {
 	ran   []string
 	said  []string
 	load  func(*proto.SignedPlan) (*proto.Plan, string, error)
+
+	acked    func(seq uint64) bool
+	progress []proto.Event
+	env      []string // of the first step that ran
 }
 
 func newBench(t *testing.T, steps ...proto.Step) *bench {
@@ -92,7 +96,9 @@ func (b *bench) exec(ctx context.Context, s proc.Spec) proc.Result {
 	b.mu.Lock()
 	b.calls[s.Name]++
 	n := b.calls[s.Name]
-	b.ran = append(b.ran, s.Name)
+	if b.ran = append(b.ran, s.Name); len(b.ran) == 1 {
+		b.env = s.Env
+	}
 	b.mu.Unlock()
 	if s.Started != nil {
 		s.Started(0, "")
@@ -134,7 +140,7 @@ func (b *bench) try(ctx context.Context) (run.Result, error) {
 
 func (b *bench) deps(j *journal.Journal) run.Deps {
 	return run.Deps{Journal: j, Plan: &b.plan, PlanDigest: strings.Repeat("d", 64), StateDir: b.state, Boot: b.boot, Attempt: 1, Consoles: b, Exec: b.exec,
-		LoadPlan: b.load, Script: func(d string) (string, error) {
+		LoadPlan: b.load, Acknowledged: b.acked, Progress: b.progress, Script: func(d string) (string, error) {
 			path := filepath.Join(b.state, "files", d)
 			_, err := os.Stat(path)
 			return path, err
@@ -336,8 +342,8 @@ func TestMissingScript(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
-	for _, s := range []proto.Step{{Name: "b", Reboot: &proto.Reboot{Max: 1}}, {Name: "b", Run: proto.RunOnChange},
-		{Name: "b", Phase: proto.PhaseFirstboot, Run: proto.RunOnChange}} { // seen before the disks are touched
+	for _, s := range []proto.Step{{Name: "b", Reboot: &proto.Reboot{Max: 1}},
+		{Name: "b", Phase: proto.PhaseBoot, Reboot: &proto.Reboot{Max: 1}}} { // seen before the disks are touched
 		b := newBench(t, proto.Step{Name: "a"}, s)
 		if r := b.run(); r.Outcome != proto.OutcomePreflight || len(b.ran) != 0 {
 			t.Errorf("Run of %+v = %+v, ran %q", s, r, b.ran)

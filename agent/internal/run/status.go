@@ -72,20 +72,21 @@ func (f *statusFile) finish() {
 	if len(f.rest) > 0 {
 		f.line(strings.TrimSpace(strings.ToValidUTF8(string(f.rest), "\uFFFD")))
 	}
+	os.Remove(f.path) // what a step writes there may be secret; a file that stays is removed by the next try
 }
 
 func (f *statusFile) line(line string) {
 	name, value, _ := strings.Cut(line, "=")
 	switch name {
 	case "message":
-		f.message = proto.Clip(value, proto.MaxMessage)
+		f.message = proto.Clip(f.r.hide.String(value), proto.MaxMessage)
 		f.r.state.set(func(s *State) { s.Message = f.message })
 	case "progress":
 		if n, err := strconv.Atoi(value); err == nil && n >= 0 && n <= 100 {
 			f.r.state.set(func(s *State) { s.Progress = n })
 		}
 	case "stage":
-		if proto.CheckName("stage", value) != nil {
+		if proto.CheckName("stage", value) != nil || f.r.hide.String(value) != value {
 			return
 		}
 		f.stages++

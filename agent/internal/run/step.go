@@ -51,7 +51,7 @@ func (r *runner) step(ctx context.Context, s proto.Step) *proto.Event {
 		if e.Outcome.Good() {
 			return r.end(s, e, false)
 		}
-		again := n <= s.Retries && e.Outcome != proto.OutcomePreflight && e.Outcome != proto.OutcomeAborted && e.Outcome != proto.OutcomeInterrupted
+		again := n <= s.Retries && !s.Asks(e.Exit) && e.Outcome != proto.OutcomePreflight && e.Outcome != proto.OutcomeAborted && e.Outcome != proto.OutcomeInterrupted
 		warn := s.OnFailure == "warn" && e.Outcome != proto.OutcomeAborted && e.Outcome != proto.OutcomeInterrupted
 		cause := r.end(s, e, again || warn)
 		switch {
@@ -61,7 +61,8 @@ func (r *runner) step(ctx context.Context, s proto.Step) *proto.Event {
 		case !again:
 			return cause
 		}
-		if cause := r.rest(ctx, s, e.Try, pause(n)); cause != nil {
+		d := pause(n)
+		if cause := r.rest(ctx, s, d, fmt.Sprintf("try %d failed, the next in %s", e.Try, d.Round(time.Second))); cause != nil {
 			return cause
 		}
 	}
@@ -78,9 +79,9 @@ func summary(e proto.Event) string {
 	return string(e.Outcome)
 }
 
-// rest is the pause before a retry. An abort, or the agent's end, ends it and the plan.
-func (r *runner) rest(ctx context.Context, s proto.Step, try int, d time.Duration) *proto.Event {
-	r.state.set(func(st *State) { st.Message = fmt.Sprintf("try %d failed, the next in %s", try, d.Round(time.Second)) })
+// rest is the pause before a further try. An abort, or the agent's end, ends it and the plan.
+func (r *runner) rest(ctx context.Context, s proto.Step, d time.Duration, why string) *proto.Event {
+	r.state.set(func(st *State) { st.Message = why })
 	end := time.NewTimer(d)
 	defer end.Stop()
 	tick := time.NewTicker(ordersEvery)
@@ -111,24 +112,46 @@ func abortMessage(o proto.Order) string {
 	return msg
 }
 
-// logName is the name of a step's log. A long name is cut, with a checksum that keeps it apart from its like.
-func logName(step string) string {
-	const most = 64 - len(".log")
+// logName is the name of a step's log. A long name is cut, with a checksum that keeps it apart from its like. An installer
+// that starts anew has forgotten its logs, but the collector has not: theirs are "-a2" for the second attempt, "-r1" after
+// its first announced restart.
+func (r *runner) logName(step string) string {
+	suffix := ""
+	if r.d.Attempt > 1 {
+		suffix = fmt.Sprintf("-a%d", r.d.Attempt)
+	}
+	restarts := 0
+	for _, e := range r.d.Progress {
+		if e.Kind == proto.KindReboot {
+			restarts++
+		}
+	}
+	if restarts > 0 {
+		suffix += fmt.Sprintf("-r%d", restarts)
+	}
+	most := 64 - len(".log") - len(suffix)
 	if len(step) > most {
 		step = fmt.Sprintf("%s-%08x", strings.TrimRight(step[:most-9], "."), crc32.ChecksumIEEE([]byte(step)))
 	}
-	return step + ".log"
+	return step + suffix + ".log"
 }
 
 // try runs a step once and gives its end, not yet recorded.
 func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	n := r.history.nextTry(s)
-	e := proto.Event{Try: n, Log: logName(s.Name)}
+	e := proto.Event{Try: n, Log: r.logName(s.Name)}
 	start := r.append(proto.Event{Kind: proto.KindStepStart, Phase: r.o.Phase, Step: s.Name, Try: n, Log: e.Log})
 	r.history.apply(start)
+	r.point("step-started")
 	r.state.set(func(st *State) { st.Step, st.Try, st.Message, st.Progress = s.Name, n, "", 0 })
 
+	digest := ""
 	place, err := r.prepare(s, n)
+	if err == nil && s.Run == proto.RunOnChange {
+		if digest, err = r.changeDigest(s); err == nil {
+			err = r.succeeded(s, "")
+		}
+	}
 	if err != nil {
 		e.Outcome, e.Message, e.Log = proto.OutcomePreflight, err.Error(), ""
 		return e
@@ -155,7 +178,11 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 		spec.Output = log
 	}
 	spec.Started = func(pid int, cgroup string) {
-		r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = pid, startOf(r.d.Processes, pid), cgroup })
+		start := uint64(0)
+		if cgroup == "" { // else the cgroup says whose a process is
+			start = startOf(r.d.Processes, pid)
+		}
+		r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = pid, start, cgroup })
 	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -165,7 +192,9 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 		defer close(watched)
 		r.attend(ctx, cancel, s, status)
 	}()
+	r.point("step-prepared")
 	res := r.d.Exec(ctx, spec)
+	r.point("step-ran")
 	cancel(nil)
 	<-watched // it waits for nothing but a file's read
 	status.finish()
@@ -180,8 +209,17 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 			e.Message = abortMessage(*o)
 		}
 	}
+	if e.Outcome == proto.OutcomeFailed && s.Asks(e.Exit) {
+		e = r.asks(s, e)
+	}
 	if e.Outcome.Good() {
 		e.Tail = nil
+	}
+	if e.Outcome == proto.OutcomeOK && !e.Again && digest != "" {
+		defer r.point("success-kept")
+		if err := r.succeeded(s, digest); err != nil {
+			r.note(s.Name, "the next run will not know that it was done: "+err.Error(), true)
+		}
 	}
 	r.left(s, res)
 	r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"provost/proto"
+)
+
+func sshKey(t *testing.T) (ssh.Signer, string) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, string(ssh.MarshalAuthorizedKey(s.PublicKey()))
+}
+
+// rescue starts the rescue shell; it gives its address and host key as it says them.
+func (m *machine) rescue(args ...string) (addr, hostKey string, stop func()) {
+	m.Helper()
+	cmd := exec.Command("provost-agent", append([]string{"rescue", "--listen", "127.0.0.1:0", "--state", m.state}, args...)...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		m.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		m.Fatal(err)
+	}
+	line := make([]byte, 512)
+	n, err := stderr.Read(line)
+	addr, rest, ok := strings.Cut(strings.TrimPrefix(string(line[:n]), "provost-agent: rescue shell at "), ", host key ")
+	if err != nil || !ok {
+		cmd.Process.Kill()
+		m.Fatalf("rescue said %q, %v", line[:n], err)
+	}
+	return addr, strings.Join(strings.Fields(rest)[:2], " "), func() {
+		cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			m.Errorf("rescue = %v, want a good end", err)
+		}
+	}
+}
+
+func (m *machine) ssh(addr, hostKey string, key ssh.Signer) (*ssh.Client, error) {
+	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(hostKey))
+	if err != nil {
+		m.Fatal(err)
+	}
+	return ssh.Dial("tcp", addr, &ssh.ClientConfig{
+		User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, HostKeyCallback: ssh.FixedHostKey(host), Timeout: 5 * time.Second,
+	})
+}
+
+func TestRescue(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, threePhases...)
+	key, line := sshKey(t)
+	m.write("keys", "# ours\n"+line)
+	m.write("broken", `from="10.0.0.0/8" `+line)
+
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "no public key may come in"},
+		{[]string{"--authorized-keys", m.path("none")}, "reading the keys of the rescue shell"},
+		{[]string{"--authorized-keys", m.path("broken")}, "broken:1: options of a key are not supported"},
+	} {
+		if r := m.want(exitConfig, append([]string{"rescue", "--state", m.path("other")}, c.args...)...); !strings.Contains(r.err, c.says) {
+			t.Errorf("rescue %v said %q, want %q", c.args, r.err, c.says)
+		}
+	}
+
+	m.want(0, m.at("run", "--phase", "pre")...)
+	stopWatch := m.watch()
+	addr, hostKey, stop := m.rescue("--authorized-keys", m.path("keys"))
+	m.wait(func(e proto.Event) bool {
+		return e.Kind == proto.KindNote && strings.Contains(e.Message, "host key "+hostKey+" SHA256:")
+	})
+	c, err := m.ssh(addr, hostKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		command string
+		want    int
+		has     string
+	}{
+		{"status", 0, "pre done"},
+		{"log disks", 0, "looking at disks"},
+		{"status --no-such-flag", exitUsage, "flag provided but not defined"},
+		{"release", exitFailed, "no steps run here"},
+		{"exit 5", 5, ""},
+		{"provost-agent version", 0, "provost-agent"},
+	} {
+		sess, err := c.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := sess.CombinedOutput(tt.command)
+		code := 0
+		var exit *ssh.ExitError
+		if errors.As(err, &exit) {
+			code = exit.ExitStatus()
+		} else if err != nil {
+			code = -1
+		}
+		if code != tt.want || !strings.Contains(string(out), tt.has) {
+			t.Errorf("ssh %q: status %d, %q, want %d, %q", tt.command, code, out, tt.want, tt.has)
+		}
+	}
+	c.Close()
+	stop()
+
+	again, sameKey, stop := m.rescue("--authorized-keys", m.path("keys"))
+	if sameKey != hostKey {
+		t.Errorf("the host key changed from %q to %q", hostKey, sameKey)
+	}
+	if other, _ := sshKey(t); again != "" {
+		if c, err := m.ssh(again, sameKey, other); err == nil {
+			c.Close()
+			t.Errorf("another key came in")
+		}
+	}
+	stop()
+	stopWatch()
+}
+
+// The plan's keys may come in; where nobody delivers, the host key is delivered by rescue itself.
+func TestRescueKeysOfThePlan(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	key, line := sshKey(t)
+	plan, err := json.Marshal(proto.Plan{Schema: 1, Node: "n1", Install: m.id, OnFailure: proto.OnFailureHold, RescueKeys: []string{strings.TrimSpace(line)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write("run/plan.local.json", string(plan))
+	addr, hostKey, stop := m.rescue()
+	defer stop()
+	c, err := m.ssh(addr, hostKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// The port is taken: an error at once, not a process that waits.
+func TestRescuePortTaken(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	_, line := sshKey(t)
+	m.write("keys", line)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "provost-agent", "rescue", "--state", m.state, "--authorized-keys", m.path("keys"), "--listen", l.Addr().String())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if cmd.Run(); cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "opening the rescue shell's port") {
+		t.Errorf("rescue = %d, %q, want 1 and the reason", cmd.ProcessState.ExitCode(), &stderr)
+	}
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"bytes"
+	"strings"
+)
+
+func plain(l string) string { return l }
+
+// syslogLine leaves "PROGRAM: TEXT" of "Mon DD HH:MM:SS PROGRAM[PID]: TEXT", as busybox's syslogd writes it with -S.
+func syslogLine(l string) string {
+	if len(l) < 16 || l[3] != ' ' || l[6] != ' ' || l[9] != ':' || l[12] != ':' || l[15] != ' ' {
+		return l
+	}
+	l = l[16:]
+	tag, text, ok := strings.Cut(l, ": ")
+	if !ok || strings.ContainsRune(tag, ' ') {
+		return l
+	}
+	name, _, _ := strings.Cut(tag, "[")
+	return name + ": " + text
+}
+
+// timedLine drops a leading time, or date and time.
+func timedLine(l string) string {
+	for range 2 {
+		first, rest, ok := strings.Cut(l, " ")
+		if !ok || first == "" || strings.Trim(first, "0123456789:,.-TZ+") != "" {
+			break
+		}
+		l = rest
+	}
+	return l
+}
+
+// y2Line leaves "<LEVEL> [COMPONENT] TEXT" of "DATE TIME <LEVEL> HOST(PID) [COMPONENT] TEXT" (liby2util, y2log.cc).
+func y2Line(l string) string {
+	l = timedLine(l)
+	level, rest, ok := strings.Cut(l, " ")
+	if !ok || !strings.HasPrefix(level, "<") {
+		return l
+	}
+	host, text, ok := strings.Cut(rest, " ")
+	if !ok || !strings.HasSuffix(host, ")") {
+		return l
+	}
+	return level + " " + text
+}
+
+// exception finds the words of Anaconda's report of an exception: a head line, the frames, the exception, the variables.
+func exception(b []byte) []string {
+	b, _, _ = bytes.Cut(b, []byte("\nLocal variables in"))
+	var last string
+	for l := range strings.Lines(string(b)) {
+		if l = strings.TrimRight(l, "\r\n"); l != "" && l[0] != ' ' && !strings.HasPrefix(l, "Traceback") {
+			last = l
+		}
+	}
+	if last == "" {
+		return nil
+	}
+	return []string{last}
+}
