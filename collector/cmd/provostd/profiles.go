@@ -3,6 +3,10 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
+	"provost/collector/internal/answer"
 	"provost/collector/internal/profile"
 	"provost/collector/internal/registry"
 	"provost/proto"
@@ -39,15 +43,33 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	if err != nil {
 		return nil, bad(err)
 	}
-	// Arguments that cannot be made are better found now than by a node that waits for its boot script.
-	_, err = f.KernelArgs(profile.ArgData{Images: "http://provostd/images", Node: n.Name, Install: "01ARZ3NDEKTSV4RRFFQ69G5FAV", Attempt: 1,
-		MAC: n.MACs[0], Groups: n.Groups, Attrs: n.Attrs})
+	recipe, err := p.set.Answer(f, n.Groups)
 	if err != nil {
+		return nil, bad(err)
+	}
+	if err := tryOut(f, recipe, n); err != nil {
 		return nil, bad(err)
 	}
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
 		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.Sequence(f.Family), Kernel: f.Kernel, Initrds: f.Initrds,
-		LocalBoot: f.LocalBoot, Args: f.Args, Vars: f.Vars,
+		LocalBoot: f.LocalBoot, Args: f.Args, Vars: f.Vars, Answer: recipe,
 	}}, nil
+}
+
+// tryOut makes the kernel arguments and answer files of a node: what cannot be made is better found now than by a node
+// that waits for it.
+func tryOut(f *profile.Profile, recipe *answer.Recipe, n proto.NodeSpec) error {
+	const id, images = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "http://provostd/images"
+	d := profile.ArgData{Images: images, Node: n.Name, Install: id, Attempt: 1, MAC: n.MACs[0], Groups: n.Groups, Attrs: n.Attrs}
+	if recipe != nil {
+		d.Answer = "http://provostd/boot/answer/"
+		_, err := recipe.Render(answer.Data{Node: answer.Node{Name: n.Name, MAC: n.MACs[0], IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs},
+			Install: id, Images: images, URLs: []string{"https://provostd:8440"}, Pin: "sha256:" + strings.Repeat("0", 64)})
+		if err != nil {
+			return fmt.Errorf("answer file of %s: %w", n.Name, err)
+		}
+	}
+	_, err := f.KernelArgs(d)
+	return err
 }

@@ -22,7 +22,6 @@ import (
 	"provost/collector/internal/auth"
 	"provost/collector/internal/boot"
 	"provost/collector/internal/deadline"
-	"provost/collector/internal/profile"
 	"provost/collector/internal/registry"
 	"provost/collector/internal/store"
 )
@@ -36,10 +35,12 @@ type Server struct {
 	set      *settings
 	log      *slog.Logger
 	warnings []string // of the start
+	started  time.Time
 
 	store *store.Store
 	logs  *store.Logs
 	ca    *auth.CA
+	site  *site
 	reg   *registry.Registry
 	api   *api.API
 
@@ -58,7 +59,7 @@ type Record struct {
 
 // Open makes or opens everything and listens, but answers nobody yet: that is Run's. Close ends it in any case.
 func Open(ctx context.Context, set *settings, log *slog.Logger) (*Server, error) {
-	s := &Server{set: set, log: log}
+	s := &Server{set: set, log: log, started: time.Now()}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -88,15 +89,15 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	set, err := profile.Load(s.set.Dirs.Config)
-	if set == nil {
+	if s.site, err = openSite(s.set.Dirs.Config); err != nil {
 		return configError{err}
 	}
+	keep, quota, err := s.set.Retention.parse()
 	if err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
-			s.warn("left out: %s", line)
-		}
+		return configError{err}
 	}
+	s.logs.SetQuota(quota)
+	s.removeOldBackups()
 	if _, err := os.Stat(s.set.Overlay); err != nil {
 		s.warn("profiles with the initrd overlay cannot boot yet: %v", err)
 	}
@@ -104,13 +105,14 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	tlsPort := port(s.tls)
-	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: profiles{set}, Signer: s.ca, JoinKey: joinKey,
-		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Log: s.log})
+	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
+		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), Log: s.log})
 	if err != nil {
 		return err
 	}
-	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: profiles{set}, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings,
-		Ready: s.store.Err, Log: s.log})
+	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings, Doctor: s.doctor, Reach: s.reach,
+		Ready: s.store.Err, Log: s.log, Admin: api.Admin{Reload: s.site.reload, Backup: s.backup, Metrics: s.writeMetrics, ConfigDir: s.set.Dirs.Config,
+			Problems: s.site.problems}})
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func (s *Server) serve(bootHandler http.Handler) {
 	}
 	secure := common(s.api)
 	secure.TLSConfig = s.ca.TLSConfig()
-	local := common(s.api)
+	local := common(withProfiling(s.api))
 	local.ConnContext = api.ConnContext
 	s.servers = []*http.Server{secure, common(bootHandler), local} // the boot server bounds its own writes
 }
@@ -145,7 +147,9 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { s.reg.Run(background) })
+	wg.Go(func() { s.reg.RunRetention(background) })
 	wg.Go(func() { deadline.Run(background, s.reg, s.log) })
+	wg.Go(func() { s.site.reloadOnHangup(background, s.log) })
 	failed := make(chan error, 3)
 	start := func(serve func() error) {
 		wg.Go(func() {
@@ -204,15 +208,6 @@ func (s *Server) Close() error {
 
 func (s *Server) warn(format string, args ...any) {
 	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
-}
-
-// currentWarnings are those of every list of nodes.
-func (s *Server) currentWarnings() []string {
-	w := s.warnings
-	if err := s.store.Err(); err != nil {
-		w = append([]string{err.Error()}, w...)
-	}
-	return w
 }
 
 func (s *Server) joinKeyPath() string { return filepath.Join(s.set.Dirs.Data, "join-key") }

@@ -29,6 +29,7 @@ type settings struct {
 		Config string `mapstructure:"config"`
 		Images string `mapstructure:"images"`
 	} `mapstructure:"dirs"`
+	Retention retention `mapstructure:"retention"`
 }
 
 const (
@@ -42,10 +43,11 @@ const (
 var defaults = map[string]any{
 	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "",
 	"dirs::data": defaultData, "dirs::config": "/etc/provost", "dirs::images": "/srv/provost",
+	"retention::feed": "168h", "retention::installs": 10, "retention::log-quota": "20GiB",
 }
 
 // flagKeys are the settings that have a flag.
-var flagKeys = map[string]string{"listen": "listen", "boot-listen": "boot-listen", "socket": "socket", "data": "dirs::data"}
+var flagKeys = map[string]string{"listen": "listen", "boot-listen": "boot-listen", "socket": "socket", "data": "dirs::data", "overlay": "overlay"}
 
 func settingsFlags(f *pflag.FlagSet) {
 	f.String("config", "", "settings file (default "+defaultConfig+", if it is there)")
@@ -114,6 +116,9 @@ func readFile(v *viper.Viper, flags *pflag.FlagSet) error {
 func (s *settings) complete() error {
 	if s.Dirs.Data == "" {
 		return errors.New("dirs.data is empty: name a directory by --data")
+	}
+	if _, _, err := s.Retention.parse(); err != nil {
+		return err
 	}
 	if s.Socket == "" {
 		s.Socket = packagedSocket

@@ -34,9 +34,13 @@ type Config struct {
 	Profiles Profiles
 	CA       []byte // PEM
 	Version  string
-	Warnings func() []string // of the frontend itself, for every list of nodes; may be nil
-	Ready    func() error    // why the collector cannot take anything; may be nil
-	Log      *slog.Logger
+	Warnings func() []string                                // of the frontend itself, for every list of nodes; may be nil
+	Reach    func(host string) (boot string, urls []string) // the boot server's HOST:PORT and the agents' URLs, as a node reaches them; localhost's if nil
+	Ready    func() error                                   // why the collector cannot take anything; may be nil
+	// Doctor looks at the frontend; may be nil.
+	Doctor func(context.Context, Profiles) []proto.Check
+	Log    *slog.Logger
+	Admin  Admin
 }
 
 // Route is one route with what it asks of its caller.
@@ -62,6 +66,7 @@ type API struct {
 	routes   []Route
 	mux      *http.ServeMux
 	inFlight atomic.Int64
+	counters counters
 	stop     chan struct{}
 }
 
@@ -69,6 +74,9 @@ type API struct {
 func New(cfg Config) (*API, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.Reach == nil {
+		cfg.Reach = func(host string) (string, []string) { return "localhost:8480", []string{"https://localhost:8440"} }
 	}
 	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{})}
 	for _, r := range a.routes {
@@ -109,10 +117,14 @@ func routes() []Route {
 		{"GET", "/v1/nodes", auth.ScopeRead, 0, (*API).status},
 		{"POST", "/v1/nodes", auth.ScopeOperate, maxOrder, (*API).addNode},
 		{"GET", node, auth.ScopeRead, 0, (*API).node},
+		{"GET", node + "/render", auth.ScopeRead, 0, (*API).render},
 		{"PATCH", nodes, auth.ScopeOperate, maxOrder, (*API).patchNodes},
 		{"DELETE", nodes, auth.ScopeOperate, maxOrder, (*API).removeNodes},
+		{"POST", node + "/rename", auth.ScopeOperate, maxOrder, (*API).renameNode},
+		{"POST", "/v1/inventory", auth.ScopeOperate, maxInventory, (*API).inventory},
 		{"POST", nodes + "/install", auth.ScopeOperate, maxOrder, (*API).install},
 		{"POST", nodes + "/boot", auth.ScopeOperate, maxOrder, (*API).boot},
+		{"GET", node + "/history", auth.ScopeRead, 0, (*API).history},
 		{"GET", "/v1/nodes/{node}/installs", auth.ScopeRead, 0, (*API).installs},
 		{"GET", inst, auth.ScopeRead, 0, (*API).oneInstall},
 		{"GET", inst + "/events", auth.ScopeRead, 0, (*API).installEvents},
@@ -123,11 +135,13 @@ func routes() []Route {
 
 		{"POST", "/v1/tokens", auth.ScopeAdmin, maxOrder, (*API).addToken},
 
+		{"GET", "/v1/doctor", auth.ScopeRead, 0, (*API).doctor},
 		{"GET", "/v1/version", auth.ScopePublic, 0, (*API).version},
 		{"GET", "/v1/ca", auth.ScopePublic, 0, (*API).ca},
 		{"GET", "/healthz", auth.ScopePublic, 0, (*API).healthz},
 		{"GET", "/readyz", auth.ScopePublic, 0, (*API).readyz},
 	}
+	all = append(all, adminRoutes()...)
 	for _, v := range proto.Verbs {
 		all = append(all, Route{"POST", nodes + "/" + string(v), auth.ScopeOperate, maxOrder, func(a *API, c *call) error { return a.command(c, v) }})
 	}
@@ -142,7 +156,7 @@ type call struct {
 	ctl *http.ResponseController
 }
 
-func (c *call) ctx() context.Context { return c.r.Context() }
+func (c *call) ctx() context.Context { return registry.By(c.r.Context(), c.by()) }
 
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -168,7 +182,7 @@ func (a *API) handler(route Route) http.Handler {
 		now := time.Now()
 		c.ctl.SetReadDeadline(now.Add(requestTime)) // an error means a server without deadlines, as in a test
 		c.ctl.SetWriteDeadline(now.Add(answerTime))
-		if route.Pattern != "/v1/events" {
+		if route.Pattern != "/v1/events" && route.Pattern != backupPattern {
 			ctx, cancel := context.WithTimeout(r.Context(), requestTime)
 			defer cancel()
 			c.r = r.WithContext(ctx)

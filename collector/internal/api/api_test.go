@@ -47,7 +47,11 @@ func TestConformance(t *testing.T) {
 				for _, s := range scripts {
 					all = append(all, registrytest.Script{Name: s.Step.Name, Phase: s.Step.Phase, Body: s.Body})
 				}
-				site.Profiles.Put(node, registrytest.Prepared(node, all...))
+				prepared := registrytest.Prepared(node, all...)
+				for i, s := range scripts {
+					prepared.Steps[i].Reboot = s.Step.Reboot
+				}
+				site.Profiles.Put(node, prepared)
 				if err := site.Order(ctx, []string{node}, proto.InstallOrder{Profile: node}, "suite"); err != nil {
 					t.Fatal(err)
 				}

@@ -42,15 +42,15 @@ func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if err != nil || credErr != nil {
 		return ctx
 	}
-	return context.WithValue(ctx, peerKey{}, cred.Uid)
+	return context.WithValue(ctx, peerKey{}, peer{cred.Uid, loginOf(cred.Pid)})
 }
 
 // identify finds out who asks. A token that is good for nothing is an error even where none is needed.
 func (a *API) identify(r *http.Request) (principal, error) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
-		if uid, ok := r.Context().Value(peerKey{}).(uint32); ok {
-			return principal{role: auth.RoleAdmin, actor: userName(uid)}, nil
+		if p, ok := r.Context().Value(peerKey{}).(peer); ok {
+			return principal{role: auth.RoleAdmin, actor: p.name()}, nil
 		}
 		return principal{}, nil
 	}

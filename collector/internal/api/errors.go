@@ -35,8 +35,10 @@ func asProblem(err error) *proto.Problem {
 		return problem(404, proto.CodeNotFound, "provost log NODE lists the logs", "%v", err)
 	case errors.Is(err, store.ErrQuota):
 		return problem(413, proto.CodeTooLarge, "", "%v", err)
+	case errors.Is(err, store.ErrLogsFull):
+		return problem(413, proto.CodeLogQuota, "free room on the frontend, or raise retention.log-quota; events are still taken", "%v", err)
 	case errors.Is(err, store.ErrGone):
-		return problem(410, proto.CodeNotFound, "begin anew with GET /v1/status and its revision", "%v", err)
+		return problem(410, proto.CodeGone, "begin anew with GET /v1/status and its revision", "%v", err)
 	case errors.Is(err, store.ErrBusy):
 		return problem(503, proto.CodeBusy, "come again after Retry-After", "%v", err)
 	case errors.Is(err, store.ErrClosed):
@@ -60,6 +62,10 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p.Title = http.StatusText(p.Status)
 	h := w.Header()
+	a.counters.refuse(p.Code)
+	if p.Code == proto.CodeLogQuota {
+		h.Set("Retry-After", strconv.Itoa(120+rand.IntN(120))) // room comes by the hour, if at all
+	}
 	if p.Status >= 500 {
 		p.Incident = proto.NewID(time.Now())
 		level := a.cfg.Log.Error

@@ -36,13 +36,19 @@ func (a *API) feed(c *call) error {
 	if after > a.cfg.Registry.Revision() {
 		return fmt.Errorf("%w: %d", store.ErrGone, after)
 	}
+	if first := a.cfg.Registry.FirstRevision(); after+1 < first {
+		return fmt.Errorf("%w: %d is before the oldest that is kept, %d", store.ErrGone, after, first)
+	}
+	a.counters.watchers.Add(1)
+	defer a.counters.watchers.Add(-1)
 	c.ctl.SetReadDeadline(time.Time{})
 	h := c.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	c.w.WriteHeader(http.StatusOK)
-	if err := c.send([]byte(": provost\n\n")); err != nil {
+	// An id without data is no event: it tells a reader without a revision where it is, so that it can come back there.
+	if err := c.send(fmt.Appendf(nil, ": provost\nid: %d\n\n", after)); err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(c.ctx())

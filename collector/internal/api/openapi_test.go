@@ -39,7 +39,7 @@ var variable = regexp.MustCompile(`\{[^}]*\}`)
 func TestOpenAPIRoutes(t *testing.T) {
 	_, a, _ := newSite(t)
 	doc := load(t)
-	want := map[string]string{"GET /boot/{}": "public", "GET /images/{}": "public"} // the boot server's
+	want := map[string]string{"GET /boot/{}": "public", "GET /boot/answer/{}/{}/{}": "public", "GET /images/{}": "public"} // the boot server's
 	for _, r := range a.Routes() {
 		want[r.Method+" "+variable.ReplaceAllString(r.Pattern, "{}")] = string(r.Scope)
 	}
@@ -68,7 +68,8 @@ func TestOpenAPITypes(t *testing.T) {
 		proto.Refusal{}, proto.Heartbeat{}, proto.HeartbeatAnswer{}, proto.Order{}, proto.LogAnswer{}, proto.Event{}, proto.Problem{}, proto.NodeSpec{},
 		proto.NodePatch{}, proto.Node{}, proto.Deadline{}, proto.Cause{}, proto.NodeList{}, proto.InstallOrder{}, proto.NodeOrder{}, proto.Install{},
 		proto.StepInfo{}, proto.LogInfo{}, proto.InstallList{}, proto.LogList{}, proto.EventList{}, proto.ProfileInfo{}, proto.ProfileList{}, proto.Step{},
-		proto.Reboot{}, proto.VersionInfo{}, proto.TokenOrder{}, proto.TokenAnswer{}} {
+		proto.Reboot{}, proto.VersionInfo{}, proto.TokenOrder{}, proto.TokenAnswer{}, proto.TokenList{}, proto.TokenInfo{}, proto.ReloadAnswer{}, proto.RenderedNode{}, proto.RenderedFile{}, proto.Pending{},
+		proto.Rename{}, proto.Inventory{}, proto.InventoryNode{}, proto.InventoryAnswer{}, proto.InventoryProblem{}, proto.NodeChange{}, proto.FieldChange{}, proto.History{}, proto.HistoryEntry{}, proto.HistoryStep{}, proto.Doctor{}, proto.Check{}} {
 		rt := reflect.TypeOf(v)
 		ref := doc.Components.Schemas[rt.Name()]
 		if ref == nil {
@@ -213,9 +214,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 	do("PUT", "/v1/agent/logs/"+d.Install+"/one.log?offset=0", agent, []byte("text"), 409)
 	do("GET", "/v1/agent/files/"+site.Profiles.All["compute"].Steps[0].Digest, agent, nil, 200)
 	do("GET", "/v1/agent/files/x", agent, nil, 404)
-	for _, path := range []string{"/v1/status", "/v1/status?nodes=%25failed&label=x", "/v1/nodes", "/v1/nodes/n1", "/v1/nodes/n1/installs", "/v1/nodes/n1/installs/latest",
+	for _, path := range []string{"/v1/doctor", "/v1/nodes/n1/history?plan=true&since=2020-01-01T00:00:00Z", "/v1/status", "/v1/status?nodes=%25failed&label=x", "/v1/nodes", "/v1/nodes/n1", "/v1/nodes/n1/installs", "/v1/nodes/n1/installs/latest",
 		"/v1/nodes/n1/installs/" + d.Install, "/v1/nodes/n1/installs/latest/events", "/v1/nodes/n1/installs/latest/logs", "/v1/nodes/n1/installs/latest/logs/one.log?offset=2",
-		"/v1/profiles", "/v1/profiles/compute"} {
+		"/v1/profiles", "/v1/profiles/compute", "/v1/nodes/n1/render"} {
 		do("GET", path, admin, nil, 200)
 		do("GET", path, "", nil, 401)
 		do("GET", path, agent, nil, 403)
@@ -224,6 +225,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	for _, path := range []string{"/v1/nodes/n9", "/v1/nodes/n1/installs/x", "/v1/nodes/n1/installs/latest/logs/none", "/v1/profiles/none", "/v1/status?nodes=n9"} {
 		do("GET", path, admin, nil, 404)
 	}
+	do("GET", "/v1/nodes/n1/history?since=yesterday", admin, nil, 400)
 	for _, verb := range []string{"retry", "skip", "release", "hold"} {
 		do("POST", "/v1/nodes/n1/"+verb, admin, proto.NodeOrder{Reason: "r"}, 200)
 	}
@@ -233,8 +235,27 @@ func TestOpenAPIAnswers(t *testing.T) {
 	do("POST", "/v1/nodes/n1/abort", admin, nil, 200)
 	do("POST", "/v1/nodes/n1/release", admin, proto.NodeOrder{Step: "x"}, 400)
 	do("POST", "/v1/tokens", admin, proto.TokenOrder{Name: "r", Role: "read"}, 201)
+	do("GET", "/v1/tokens", admin, nil, 200)
+	do("DELETE", "/v1/tokens/r", admin, nil, 204)
+	do("DELETE", "/v1/tokens/r", admin, nil, 404)
+	do("POST", "/v1/reload", admin, nil, 404) // the program around it is not here
+	do("GET", "/v1/backup", admin, nil, 404)
+	do("GET", "/metrics", admin, nil, 200)
 	do("POST", "/v1/nodes/n1/install", admin, nil, 200)
+	do("POST", "/v1/nodes/n1/rename", admin, proto.Rename{Name: "n2"}, 409)
 	do("POST", "/v1/nodes/n1/abort", admin, nil, 200)
+	do("POST", "/v1/nodes/n1/rename", admin, proto.Rename{Name: "n2"}, 200)
+	do("POST", "/v1/nodes/n1/rename", admin, proto.Rename{Name: "n2"}, 404)
+	do("POST", "/v1/nodes/n2/rename", admin, proto.Rename{Name: "n1"}, 200)
+	inv := proto.Inventory{DryRun: true, Nodes: []proto.InventoryNode{{Name: "n3", Patch: proto.NodePatch{MACs: &[]string{registrytest.MAC(3)}}}, {Name: "n4"}}}
+	do("POST", "/v1/inventory", admin, inv, 200)
+	inv.DryRun = false
+	do("POST", "/v1/inventory", admin, inv, 409)
+	inv.Nodes = inv.Nodes[:1]
+	do("POST", "/v1/inventory", admin, inv, 200)
+	do("PATCH", "/v1/nodes/n1", admin, map[string]any{"protected": true}, 200)
+	do("DELETE", "/v1/nodes/n1", admin, nil, 409)
+	do("PATCH", "/v1/nodes/n1", admin, map[string]any{"protected": false}, 200)
 	do("DELETE", "/v1/nodes/n1", admin, nil, 204)
 	do("DELETE", "/v1/nodes/n1", admin, nil, 404)
 	for _, path := range []string{"/v1/version", "/v1/ca", "/healthz", "/readyz"} {

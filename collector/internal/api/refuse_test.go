@@ -64,7 +64,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/v1/nodes/n1/install", admin, `{"within":"15"}`, 400, proto.CodeBadRequest},
 		{"GET", "/v1/nodes/n1/installs/latest/logs/..%2f..%2fprovost.db", admin, "", 404, proto.CodeNotFound},
 		{"GET", "/v1/events?from=x", admin, "", 400, proto.CodeBadRequest},
-		{"GET", "/v1/events?from=999", admin, "", 410, proto.CodeNotFound},
+		{"GET", "/v1/events?from=999", admin, "", 410, proto.CodeGone},
 		{"POST", "/v1/tokens", admin, `{"name":"x","role":"root"}`, 400, proto.CodeBadRequest},
 	} {
 		if status, p := ask(t, srv.Client(), tt.method, srv.URL+tt.path, tt.token, tt.body); status != tt.status || p.Code != tt.code {

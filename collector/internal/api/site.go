@@ -11,7 +11,10 @@ import (
 )
 
 func (a *API) profiles(c *call) error {
-	l := proto.ProfileList{Schema: proto.Schema, Profiles: []proto.ProfileInfo{}}
+	l := proto.ProfileList{Schema: proto.Schema, Profiles: []proto.ProfileInfo{}, ConfigDir: a.cfg.Admin.ConfigDir}
+	if a.cfg.Admin.Problems != nil {
+		l.Problems = a.cfg.Admin.Problems()
+	}
 	for _, name := range a.cfg.Profiles.Names() {
 		if p, ok := a.cfg.Profiles.Info(name); ok {
 			l.Profiles = append(l.Profiles, p)

@@ -102,8 +102,11 @@ func OpenCA(dir string) (*CA, error) {
 }
 
 // Pin is what provost.ca= on a kernel command line holds: "sha256:" and the SHA-256 of the CA's DER in hex.
-func (ca *CA) Pin() string {
-	sum := sha256.Sum256(ca.cert.Raw)
+func (ca *CA) Pin() string { return PinOf(ca.cert) }
+
+// PinOf is the pin of a CA's certificate.
+func PinOf(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 

@@ -30,6 +30,10 @@ type Decider interface {
 	// Sent tells that a file of the attempt with this ticket was fetched, by its name in the Decision; complete, if its
 	// last byte was sent. It is called once for each GET that began to be answered; the ticket is what the client said.
 	Sent(ctx context.Context, ticket, file string, complete bool)
+
+	// Answer gives an answer file of the attempt with this ticket; Sent tells of it as AnswerPrefix and its name. The
+	// Request has no MAC. A *proto.Problem below 500 is the answer to the machine, with its status.
+	Answer(ctx context.Context, r Request, install, ticket, file string) ([]byte, error)
 }
 
 // Request is what a machine says of itself. Nothing of it is proven.
@@ -93,6 +97,7 @@ type server struct {
 // NewServer gives the handler of
 //
 //	GET|HEAD /boot/{mac}[?format=ipxe][&serial=…][&uuid=…]
+//	GET|HEAD /boot/answer/{install}/{ticket}/{file}
 //	GET|HEAD /images/…
 //
 // It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:
@@ -118,6 +123,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := path.Clean("/" + r.URL.Path)
 	if name, ok := strings.CutPrefix(p, "/images/"); ok {
 		s.serveImage(bw, r, name)
+	} else if file, ok := strings.CutPrefix(p, "/boot/answer/"); ok {
+		s.serveAnswer(bw, r, file)
 	} else if mac, ok := strings.CutPrefix(p, "/boot/"); ok && !strings.Contains(mac, "/") {
 		s.serveBoot(bw, r, mac)
 	} else {

@@ -49,6 +49,20 @@ func (d *decider) Sent(_ context.Context, ticket, file string, complete bool) {
 	d.sent = append(d.sent, fmt.Sprintf("%s %s %t", ticket, file, complete))
 }
 
+// Answer knows one file, of one attempt.
+func (d *decider) Answer(_ context.Context, r boot.Request, install, ticket, file string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, r)
+	if d.err != nil {
+		return nil, d.err
+	}
+	if install != answerInstall || ticket != "tick" || file != "ks.cfg" {
+		return nil, proto.NewProblem(404, proto.CodeNotFound, "there is no such answer file, or its install is over", "")
+	}
+	return []byte("text\n"), nil
+}
+
 func (d *decider) takeSent() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -115,13 +115,13 @@ provost explain n007`, exitUsual)
 			root.AddCommand(c)
 		}
 	}
-	add("look", statusCommand(s), explainCommand(s), timelineCommand(s), logCommand(s))
+	add("look", statusCommand(s), explainCommand(s), timelineCommand(s), logCommand(s), historyCommand(s), eventsCommand(s), doctorCommand(s))
 	add("look", probeCommand(s))
 	add("order", installCommand(s), bootCommand(s))
 	for _, v := range verbs {
 		add("order", verbCommand(s, v))
 	}
-	add("define", nodeCommand(s), profileCommand(s))
+	add("define", nodeCommand(s), profileCommand(s), reloadCommand(s))
 	root.AddCommand(versionCommand(s), completionCommand(s))
 	root.SetHelpCommand(helpCommand())
 	return root
@@ -129,7 +129,8 @@ provost explain n007`, exitUsual)
 
 // client connects to the collector that the settings name.
 func (s *session) client() (*client.Client, error) {
-	return client.New(client.Config{Server: s.settings.GetString("server"), TokenFile: s.settings.GetString("token-file"), CA: s.settings.GetString("ca")})
+	return client.New(client.Config{Server: s.settings.GetString("server"), TokenFile: s.settings.GetString("token-file"), CA: s.settings.GetString("ca"),
+		Program: "provost/" + s.Version})
 }
 
 // group makes a command that is only there to hold others.

@@ -152,6 +152,7 @@ var everyCommand = []string{
 	"log n2", "log n2 otherpkgs", "log n2 -o json", "log n2 nosuch", "node list", "node list -o json", "node list -o yaml", "node show n2", "node show n2 -o json",
 	"node show n2 -o yaml", "profile list", "profile show compute", "profile show compute -o json", "profile show compute -o yaml", "boot n2", "boot n2 disk",
 	"boot n2 -o yaml", "install n2 --yes", "install n2 --yes -o json", "retry n2", "retry n2 -o json", "node set n2 --profile x", "version",
+	"doctor", "doctor -o json", "doctor -o yaml", "history n2", "history n2 --plan", "history n2 --plan -o json", "history n2 --plan -o yaml", "events", "events n2 --since-revision 1",
 	"__complete status n",
 }
 

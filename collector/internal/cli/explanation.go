@@ -69,6 +69,7 @@ func explain(n *proto.Node, list *proto.EventList, now time.Time) explanation {
 	default:
 		f.underWay(&x)
 	}
+	f.pending(&x)
 	f.boot(&x)
 	f.evidence(&x)
 	return x
@@ -146,6 +147,9 @@ func (f *finding) failed(x *explanation) {
 	}
 	if step == "" {
 		step = "the failed step"
+	}
+	if n.Waiting && proto.Resumes(n.Orders) {
+		x.Next = append(x.Next, action{"provost status " + n.Name + " --wait", "return when it has ended"})
 	}
 	if n.Waiting {
 		x.Next = append(x.Next, action{"provost retry " + n.Name, "run " + step + " again, then go on"},
@@ -246,6 +250,34 @@ func meaning(exit int) string {
 		return fmt.Sprintf(" (a command was killed by signal %d)", exit-128)
 	}
 	return ""
+}
+
+// pending says which orders the agent has not carried out yet.
+func (f *finding) pending(x *explanation) {
+	if !pendingMatters(f.n.Status, f.n.Waiting) {
+		return
+	}
+	for _, o := range f.n.Orders {
+		text := upper(string(o.Verb))
+		if o.Step != "" {
+			text += " of step " + o.Step
+		}
+		text += " was ordered"
+		if !o.Since.IsZero() {
+			text += " " + f.moment(o.Since)
+		}
+		if o.Actor != "" {
+			text += ", by " + o.Actor
+		}
+		x.Now = append(x.Now, text+"; the agent takes it at its next heartbeat.")
+	}
+}
+
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 // steps says what had run before, and what did not because of the failure.
@@ -401,7 +433,11 @@ func (f *finding) underWay(x *explanation) {
 	}
 	if d := n.Deadline; d != nil && !d.At.IsZero() {
 		if left := d.At.Sub(f.now); left > 0 {
-			x.Now = append(x.Now, fmt.Sprintf("Stage %s must come within %s.", d.Stage, span(left)))
+			text := fmt.Sprintf("Stage %s must come within %s", d.Stage, span(left))
+			if !d.Since.IsZero() && d.Since.Before(f.now) {
+				text += ", and has been waited for since " + f.clock(d.Since)
+			}
+			x.Now = append(x.Now, text+".")
 		} else {
 			x.Now = append(x.Now, fmt.Sprintf("Stage %s is overdue by %s.", d.Stage, span(left)))
 		}

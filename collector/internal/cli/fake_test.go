@@ -40,10 +40,14 @@ type fake struct {
 	installs map[string][]proto.EventList // by node, the newest first
 	logs     map[string]string            // by node/id/name
 	profiles []proto.ProfileInfo
+	history  []proto.HistoryEntry // of every node
+	checks   []proto.Check
 	refuse   *proto.Problem // of every request
 	// onStatus, if there, may change the world at the n-th request for the status or for one node, from 1.
 	onStatus func(f *fake, n int)
 	asked    int
+	feed     func(n int, from string) (body string, wait bool, p *proto.Problem)
+	fed      int
 	requests []string // every request that is no GET: METHOD PATH BODY
 
 	dir string
@@ -118,6 +122,18 @@ func (f *fake) handler() http.Handler {
 		}
 		return l.Nodes[0], nil
 	})
+	route("GET /v1/nodes/{node}/render", func(r *http.Request) (any, *proto.Problem) {
+		l, p := f.select_(r.PathValue("node"), "")
+		if p != nil {
+			return nil, p
+		}
+		out := proto.RenderedNode{Schema: 1, Node: l.Nodes[0].Name, Profile: "compute", Args: "inst.ks=http://10.0.0.1:8480/boot/answer/I/********/ks.cfg",
+			Files: []proto.RenderedFile{{Name: "ks.cfg", Text: "text\nrootpw --iscrypted ********\n# \x1b[2J\n"}}}
+		if out.Node == "n2" {
+			out.Install, out.Args, out.Files = l.Nodes[0].Install, "", nil
+		}
+		return out, nil
+	})
 	route("POST /v1/nodes", func(*http.Request) (any, *proto.Problem) {
 		var spec proto.NodeSpec
 		body := f.requests[len(f.requests)-1]
@@ -128,6 +144,38 @@ func (f *fake) handler() http.Handler {
 			return nil, proto.NewProblem(409, proto.CodeExists, "node "+spec.Name+" is there already", "provost node set changes it")
 		}
 		return proto.Node{Schema: 1, Name: spec.Name, MACs: spec.MACs, Profile: spec.Profile, Status: proto.StatusDefined}, nil
+	})
+	route("POST /v1/nodes/{node}/rename", func(r *http.Request) (any, *proto.Problem) {
+		var o proto.Rename
+		if err := f.body(&o); err != nil {
+			return nil, proto.NewProblem(400, proto.CodeBadRequest, err.Error(), "")
+		}
+		n := f.node(r.PathValue("node"))
+		if n == nil {
+			return nil, proto.NewProblem(404, proto.CodeUnknownNode, "node "+r.PathValue("node")+" is unknown", "")
+		}
+		n.Name = o.Name
+		return *n, nil
+	})
+	route("GET /v1/nodes/{node}/history", func(r *http.Request) (any, *proto.Problem) {
+		out := proto.History{Schema: 1, Node: r.PathValue("node"), Entries: []proto.HistoryEntry{}}
+		since, _ := time.Parse(time.RFC3339, r.URL.Query().Get("since"))
+		for _, e := range f.history {
+			if r.URL.Query().Get("plan") == "" {
+				e.Steps = nil
+			}
+			if !e.At.Before(since) {
+				out.Entries = append(out.Entries, e)
+			}
+		}
+		return out, nil
+	})
+	route("POST /v1/inventory", func(*http.Request) (any, *proto.Problem) {
+		var inv proto.Inventory
+		if err := f.body(&inv); err != nil {
+			return nil, proto.NewProblem(400, proto.CodeBadRequest, err.Error(), "")
+		}
+		return f.inventory(inv), nil
 	})
 	orders := func(r *http.Request) (any, *proto.Problem) {
 		l, p := f.select_(r.PathValue("nodes"), "")
@@ -187,7 +235,17 @@ func (f *fake) handler() http.Handler {
 		return text[from:], nil
 	})
 	route("GET /v1/profiles", func(*http.Request) (any, *proto.Problem) {
-		return proto.ProfileList{Schema: 1, Profiles: f.profiles}, nil
+		l := proto.ProfileList{Schema: 1, Profiles: f.profiles, ConfigDir: "/srv/etc"}
+		if len(f.profiles) == 0 {
+			l.Problems = []string{"/srv/etc/profiles/bad.yaml:1: unknown key \"\x1bx\""}
+		}
+		return l, nil
+	})
+	route("POST /v1/reload", func(*http.Request) (any, *proto.Problem) {
+		if len(f.profiles) == 0 {
+			return nil, proto.NewProblem(422, proto.CodeBadProfile, "bad.yaml:1: unknown key", "nothing was changed")
+		}
+		return proto.ReloadAnswer{Schema: 1, ConfigDir: "/srv/etc", Profiles: 3, Added: []string{"new"}, Changed: []string{"compute"}, Removed: []string{"old"}}, nil
 	})
 	route("GET /v1/profiles/{name}", func(r *http.Request) (any, *proto.Problem) {
 		for _, p := range f.profiles {
@@ -200,7 +258,87 @@ func (f *fake) handler() http.Handler {
 	route("GET /v1/version", func(*http.Request) (any, *proto.Problem) {
 		return proto.VersionInfo{Schema: 1, Version: "v0.2.0"}, nil
 	})
+	route("GET /v1/doctor", func(*http.Request) (any, *proto.Problem) {
+		return proto.Doctor{Schema: 1, Version: "v0.2.0", Checks: f.checks}, nil
+	})
+	mux.HandleFunc("GET /v1/events", f.events)
 	return mux
+}
+
+// events sends what feed gives for the n-th connection, from 1, and then breaks off; with wait set it stays open.
+func (f *fake) events(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.fed++
+	feed := f.feed
+	if feed == nil {
+		feed = f.once
+	}
+	body, wait, p := feed(f.fed, r.URL.Query().Get("from"))
+	if f.refuse != nil {
+		p = f.refuse
+	}
+	f.mu.Unlock()
+	if p != nil {
+		w.Header().Set("Content-Type", proto.ProblemType)
+		w.WriteHeader(p.Status)
+		json.NewEncoder(w).Encode(p)
+		return
+	}
+	io.WriteString(w, body)
+	http.NewResponseController(w).Flush()
+	if wait {
+		<-r.Context().Done()
+	}
+}
+
+// once sends every event of the installs of n2 and n4 and then knows none of them, which ends a follower at its third
+// connection; the next one sees the same.
+func (f *fake) once(n int, from string) (string, bool, *proto.Problem) {
+	if n%3 != 1 {
+		return "", false, proto.NewProblem(410, proto.CodeNotFound, "nothing follows revision "+from, "")
+	}
+	body, rev := ": provost\nid: 4000\n\n", 4000
+	for _, node := range []string{"n2", "n4"} {
+		for _, l := range f.installs[node] {
+			for _, e := range l.Events {
+				rev++
+				e.Node, e.Revision = node, uint64(rev)
+				body += frame(e)
+			}
+		}
+	}
+	return body, false, nil
+}
+
+func frame(e proto.Event) string {
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("id: %d\ndata: %s\n\n", e.Revision, b)
+}
+
+// body decodes that of the request at hand.
+func (f *fake) body(v any) error {
+	return json.Unmarshal([]byte(strings.SplitN(f.requests[len(f.requests)-1], " ", 3)[2]), v)
+}
+
+// inventory takes an import as the collector does, but for MACs that are another node's.
+func (f *fake) inventory(inv proto.Inventory) proto.InventoryAnswer {
+	a := proto.InventoryAnswer{Schema: 1, DryRun: inv.DryRun, Changes: []proto.NodeChange{}}
+	for i, in := range inv.Nodes {
+		old, n := proto.NodeSpec{Name: in.Name}, f.node(in.Name)
+		if n != nil {
+			old = proto.NodeSpec{Name: n.Name, MACs: n.MACs, IP: n.IP, Serial: n.Serial, Profile: n.Profile, Groups: n.Groups, Attrs: n.Attrs, Protected: n.Protected}
+		}
+		spec := in.Patch.Apply(old)
+		if err := spec.Check(); err != nil {
+			a.Problems = append(a.Problems, proto.InventoryProblem{Index: i, Name: in.Name, Detail: err.Error()})
+		} else if d := proto.Diff(old, spec); len(d) > 0 {
+			a.Changes = append(a.Changes, proto.NodeChange{Name: in.Name, New: n == nil, Fields: d})
+		}
+	}
+	return a
 }
 
 func (f *fake) tick() {

@@ -197,6 +197,9 @@ func roughly(d time.Duration) string {
 	return span(d)
 }
 
+// nextWidth is the room that the status's table leaves to what comes next.
+const nextWidth = 24
+
 // due writes what a node must reach next and the time left for it.
 func due(d *proto.Deadline, now time.Time) string {
 	if d == nil {
@@ -209,7 +212,26 @@ func due(d *proto.Deadline, now time.Time) string {
 	if left < 0 {
 		return clean(d.Stage) + " overdue " + span(left)
 	}
+	if !d.Since.IsZero() && d.Since.Before(d.At) && !now.Before(d.Since) { // packages 12:40 of 30:00
+		begin := strings.TrimSuffix(clean(d.Stage), "-done") + " " + clock(now.Sub(d.Since))
+		if text := begin + " of " + clock(d.At.Sub(d.Since)); cells(text) <= nextWidth {
+			return text
+		}
+		return begin + "/" + clock(d.At.Sub(d.Since))
+	}
 	return clean(d.Stage) + " in " + span(left)
+}
+
+// clock writes a span as clocks do: 0:42, 12:40, 1:05:00; two days and more as 2d.
+func clock(d time.Duration) string {
+	s := int(d / time.Second)
+	switch {
+	case s < 3600:
+		return strconv.Itoa(s/60) + ":" + two(s%60)
+	case s < 48*3600:
+		return strconv.Itoa(s/3600) + ":" + two(s/60%60) + ":" + two(s%60)
+	}
+	return span(d)
 }
 
 // size writes bytes for people, in powers of 1024.

@@ -13,25 +13,28 @@ import (
 func nodeCommand(s *session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "add, list, show, change and remove nodes",
+		Short: "add, import, list, show, change and remove nodes",
 		Long:  `Node keeps the list of the machines that provost knows.`,
 	}
 	help(cmd, `provost node add n1 --mac 52:54:00:00:00:01 --profile compute
 provost node list -w profile==compute
 provost node show n1 -o yaml
 provost node set n[001-100] --group +rack1
+provost node import nodes.csv --dry-run
 provost node rm n1`, exitUsual)
-	cmd.AddCommand(nodeAddCommand(s), nodeListCommand(s), nodeShowCommand(s), nodeSetCommand(s), nodeRmCommand(s))
+	cmd.AddCommand(nodeAddCommand(s), nodeListCommand(s), nodeShowCommand(s), nodeRenderCommand(s), nodeSetCommand(s), nodeRmCommand(s),
+		nodeRenameCommand(s), nodeAdoptCommand(s), nodeImportCommand(s))
 	return group(cmd)
 }
 
 // spec is what an operator said of a node.
 func spec(n *proto.Node) proto.NodeSpec {
-	return proto.NodeSpec{Name: n.Name, MACs: n.MACs, IP: n.IP, Serial: n.Serial, Profile: n.Profile, Groups: n.Groups, Attrs: n.Attrs}
+	return proto.NodeSpec{Name: n.Name, MACs: n.MACs, IP: n.IP, Serial: n.Serial, Profile: n.Profile, Groups: n.Groups, Attrs: n.Attrs,
+		Protected: n.Protected}
 }
 
-// inventory is nodes in the form in which they can be written into a file and read again.
-type inventory struct {
+// nodeFile is nodes in the form in which they can be written into a file and read again.
+type nodeFile struct {
 	Nodes []proto.NodeSpec `yaml:"nodes"`
 }
 

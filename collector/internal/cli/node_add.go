@@ -69,8 +69,13 @@ func runNodeAdd(ctx context.Context, s *session, spec proto.NodeSpec) error {
 	if err != nil {
 		return err
 	}
+	return sayAdded(s, n, "added")
+}
+
+// sayAdded says that there is a new node, and what to type next.
+func sayAdded(s *session, n *proto.Node, how string) error {
 	name := clean(n.Name)
-	fmt.Fprintf(s.Stdout, "%s added: %s\n", name, clean(strings.Join(n.MACs, " ")))
+	fmt.Fprintf(s.Stdout, "%s %s: %s\n", name, how, clean(strings.Join(n.MACs, " ")))
 	if n.Profile == "" {
 		fmt.Fprintf(s.Stdout, "it has no profile yet: provost node set %s --profile PROFILE\n", name)
 	} else {

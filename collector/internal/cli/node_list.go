@@ -157,9 +157,11 @@ func runNodeList(ctx context.Context, s *session, o nodeListOptions, filters []f
 }
 
 func writeInventory(out *bufio.Writer, nodes []proto.Node) error {
-	inv := inventory{Nodes: []proto.NodeSpec{}}
+	inv := nodeFile{Nodes: []proto.NodeSpec{}}
 	for i := range nodes {
-		inv.Nodes = append(inv.Nodes, spec(&nodes[i]))
+		if nodes[i].Status != proto.StatusDiscovered { // nobody has said anything of it
+			inv.Nodes = append(inv.Nodes, spec(&nodes[i]))
+		}
 	}
 	return encodeYAML(out, inv)
 }

@@ -17,6 +17,7 @@ type nodeSetOptions struct {
 	macs, groups, attrs []string
 	ip, serial, profile string
 	yes                 bool
+	protect, unprotect  bool
 }
 
 func (o *nodeSetOptions) addFlags(f *pflag.FlagSet) {
@@ -26,6 +27,8 @@ func (o *nodeSetOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.profile, "profile", "", "how they are installed: `PROFILE`; empty for none")
 	f.StringSliceVar(&o.groups, "group", nil, "`±GROUP`: +rack1 puts them in, -rack1 takes them out")
 	f.StringArrayVar(&o.attrs, "attr", nil, "attribute `K=V`; K= removes it")
+	f.BoolVar(&o.protect, "protect", false, "refuse to install or remove them")
+	f.BoolVar(&o.unprotect, "unprotect", false, "allow it again")
 	f.BoolVar(&o.yes, "yes", false, "do not ask, however many nodes")
 }
 
@@ -35,7 +38,8 @@ func nodeSetCommand(s *session) *cobra.Command {
 		Use:   "set NODES",
 		Short: "change nodes",
 		Long: `Set changes what is known of nodes. An install that is under way keeps the plan
-that it was ordered with.`,
+that it was ordered with. Protected nodes refuse install, boot install and node
+rm, until they are unprotected.`,
 		Args: arguments(1, 1, "say which nodes to change"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			patch, err := o.patch(cmd)
@@ -50,7 +54,8 @@ that it was ordered with.`,
 	cmd.RegisterFlagCompletionFunc("profile", s.completeProfiles)
 	help(cmd, `provost node set n[001-100] --profile compute --yes
 provost node set n1 --mac 52:54:00:00:00:01 --group -rack1 --group +rack2
-provost node set @rack1 --attr ntp=10.0.0.1`, exitUsual)
+provost node set @rack1 --attr ntp=10.0.0.1
+provost node set login[1-2] --protect`, exitUsual)
 	return cmd
 }
 
@@ -76,8 +81,13 @@ func (o *nodeSetOptions) patch(cmd *cobra.Command) (proto.NodePatch, error) {
 			some = true
 		}
 	}
-	if !some {
-		return p, usage(cmd, "nothing to change: give --mac, --ip, --serial, --profile, --group or --attr")
+	switch {
+	case o.protect && o.unprotect:
+		return p, usage(cmd, "--protect and --unprotect exclude each other")
+	case o.protect || o.unprotect:
+		p.Protected = &o.protect
+	case !some:
+		return p, usage(cmd, "nothing to change: give --mac, --ip, --serial, --profile, --group, --attr, --protect or --unprotect")
 	}
 	for _, g := range o.groups {
 		switch {

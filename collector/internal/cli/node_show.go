@@ -25,7 +25,7 @@ func nodeShowCommand(s *session) *cobra.Command {
 		Use:   "show NODES",
 		Short: "all that is known of nodes",
 		Long: `Show prints all that is known of nodes. -o yaml is an inventory: what was said
-of them, without their status.`,
+of them, without their status, as provost node import reads it.`,
 		Args: arguments(1, 1, "say which nodes to show"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "text", "json", "yaml"); err != nil {
@@ -92,9 +92,15 @@ func showNode(out *bufio.Writer, sc screen, n *proto.Node, now time.Time) {
 	for _, k := range slices.Sorted(maps.Keys(n.Attrs)) {
 		field("attr", "%s=%s", k, n.Attrs[k])
 	}
+	if n.Protected {
+		field("protected", "yes: install and rm are refused")
+	}
 	field("boot action", "%s", n.BootAction)
 	if n.Install != "" {
 		field("install", "%d, %s, attempt %d", n.Ordinal, n.Install, n.Attempt)
+	}
+	for _, o := range n.Orders {
+		field("ordered", "%s", strings.Join(strings.Fields(string(o.Verb)+" "+o.Step+" "+ago(o.Since, now)), " "))
 	}
 	field("label", "%s", n.Label)
 	field("last seen", "%s", ago(n.LastSeen, now))

@@ -68,7 +68,15 @@ func runProfileList(ctx context.Context, s *session, o profileOptions) error {
 	}
 	out, sc := bufio.NewWriter(s.Stdout), s.screen(s.Stdout)
 	if len(list.Profiles) == 0 {
-		out.WriteString("no profile; they are files in /etc/provost/profiles on the frontend\n")
+		fmt.Fprintf(out, "no profile; they are files in %s/profiles on the frontend\n", clean(configDir(list)))
+	}
+	for _, p := range list.Problems {
+		fmt.Fprintf(s.Stderr, "provost: warning: left out: %s\n", clean(p))
+	}
+	if len(list.Problems) > 0 {
+		fmt.Fprintln(s.Stderr, "hint: mend the files, then provost reload")
+	}
+	if len(list.Profiles) == 0 {
 		return flush(out)
 	}
 	cols := []column{{title: "PROFILE"}, {title: "KIND", min: 8}, {title: "FAMILY", min: 7}, {title: "BOOT", min: 8}, {title: "STEPS", min: 5},
@@ -81,6 +89,14 @@ func runProfileList(ctx context.Context, s *session, o profileOptions) error {
 		return nil
 	})
 	return flush(out)
+}
+
+// configDir is where the site's files are; an older collector does not say.
+func configDir(list *proto.ProfileList) string {
+	if list.ConfigDir != "" {
+		return list.ConfigDir
+	}
+	return "/etc/provost"
 }
 
 func profileShowCommand(s *session) *cobra.Command {

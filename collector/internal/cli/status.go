@@ -49,12 +49,14 @@ command that shows the log of each. With many failures, these are grouped by
 cause above the rows.
 
 SINCE is how long the status has been what it is; NEXT is the stage that the
-node must reach, and the time that is left for it. A node is silent when its
+node must reach, and how much of its time has gone: "packages 12:40 of 30:00",
+or an order that the agent has not carried out yet. A node is silent when its
 agent, which speaks every 30 s, has not been heard of for 5 minutes.
 
 --wait returns when no selected node is on its way any more: every one is
-booted or failed, or has no install. A stalled node may still come back, and is
-waited for; its deadlines end it.`,
+booted or failed, or has no install. A failed node that was ordered to retry or
+skip is waited for, and so is a stalled one, which may still come back; its
+deadlines end it.`,
 		Args: arguments(0, 1, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := client.Query{Label: o.label}
@@ -161,7 +163,7 @@ func showStatus(ctx context.Context, s *session, cl *client.Client, o statusOpti
 	case "csv":
 		c := newStatusCSV(out)
 		_, err = client.DecodeNodes(body, func(n *proto.Node) {
-			v.count(&statusNode{Status: n.Status, Waiting: n.Waiting, LastSeen: n.LastSeen})
+			v.count(&statusNode{Status: n.Status, Waiting: n.Waiting, LastSeen: n.LastSeen, Orders: n.Orders})
 			c.row(n)
 		})
 		c.w.Flush()

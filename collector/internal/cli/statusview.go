@@ -37,6 +37,7 @@ type statusNode struct {
 	Since      time.Time        `json:"since"`
 	LastSeen   time.Time        `json:"last_seen"`
 	Deadline   proto.Deadline   `json:"deadline"`
+	Orders     []proto.Pending  `json:"orders"`
 	Warnings   []string         `json:"warnings"`
 	BootAction proto.BootAction `json:"boot_action"`
 	Contested  bool             `json:"contested"`
@@ -52,6 +53,8 @@ type statusRow struct {
 	label, profile, boot, install           string
 	since, seen                             time.Time
 	next                                    proto.Deadline
+	order                                   string // the last one that is not carried out yet
+	ordered                                 time.Time
 	waiting, contested                      bool
 	attempt, warnings                       int
 }
@@ -64,6 +67,7 @@ type statusView struct {
 	counts   map[proto.Status]int
 	total    int
 	silent   int
+	resuming int // failed, and ordered to go on
 	// everything: all nodes were asked for, so that none means that there is none.
 	everything bool
 	words      map[string]string // one copy of each text that many nodes share
@@ -80,6 +84,15 @@ func (v *statusView) count(n *statusNode) {
 	if v.quiet(n) {
 		v.silent++
 	}
+	if n.Status == proto.StatusFailed && n.Waiting && proto.Resumes(n.Orders) {
+		v.resuming++
+	}
+}
+
+// pendingMatters reports whether an order that is not carried out yet says anything: to an agent whose install has ended
+// it will never get through.
+func pendingMatters(st proto.Status, waiting bool) bool {
+	return waiting || st != proto.StatusFailed && st != proto.StatusBooted
 }
 
 // quiet reports whether the node's agent should have spoken. Before its first word, while the machine reboots, and
@@ -100,10 +113,13 @@ func (v *statusView) add(n *statusNode) {
 	v.count(n)
 	r := statusRow{name: clean(n.Name), status: v.word(string(n.Status)), summary: v.word(n.Summary), stage: v.word(n.Stage), step: v.word(n.Step),
 		label: v.word(n.Label), profile: v.word(n.Profile), boot: v.word(string(n.BootAction)), log: v.word(n.Cause.Log), install: n.Install,
-		since: n.Since, seen: n.LastSeen, next: proto.Deadline{Stage: v.word(n.Deadline.Stage), At: n.Deadline.At},
+		since: n.Since, seen: n.LastSeen, next: proto.Deadline{Stage: v.word(n.Deadline.Stage), Since: n.Deadline.Since, At: n.Deadline.At},
 		waiting: n.Waiting, contested: n.Contested, attempt: n.Attempt, warnings: len(n.Warnings)}
 	if r.summary == "" {
 		r.summary = r.status
+	}
+	if k := len(n.Orders); k > 0 && pendingMatters(n.Status, n.Waiting) {
+		r.order, r.ordered = v.word(string(n.Orders[k-1].Verb)), n.Orders[k-1].Since
 	}
 	v.rows = append(v.rows, r)
 }
@@ -164,6 +180,9 @@ func (v *statusView) headline() []cell {
 	}
 	part(proto.StatusBooted, green, true)
 	part(proto.StatusFailed, red, true)
+	if v.resuming > 0 {
+		parts = append(parts, cell{text: fmt.Sprintf("%d of them ordered to go on", v.resuming)})
+	}
 	part(proto.StatusStalled, yellow, false)
 	part(proto.StatusHeld, purple, false)
 	for _, st := range slices.Backward(order[3:10]) {
@@ -342,7 +361,7 @@ func statusColour(status string) string {
 
 // table writes one row per node. The plain one is at most 80 columns wide.
 func (v *statusView) table(w *bufio.Writer, sc screen, o statusOptions) {
-	cols := []column{{title: "NODE"}, {title: "STATUS", min: 24}, {title: "STAGE", min: 12, drop: 2}, {title: "SINCE", min: 6, drop: 1}, {title: "NEXT", min: 16}}
+	cols := []column{{title: "NODE"}, {title: "STATUS", min: 24}, {title: "STAGE", min: 12, drop: 2}, {title: "SINCE", min: 6, drop: 1}, {title: "NEXT", min: nextWidth}}
 	width := min(sc.width, defaultWidth)
 	if o.output == "wide" {
 		cols = append(cols, column{title: "SEEN"}, column{title: "BOOT"}, column{title: "PROFILE"}, column{title: "LABEL"}, column{title: "TRY"}, column{title: "INSTALL"})
@@ -382,6 +401,10 @@ func (v *statusView) next(r *statusRow) cell {
 	switch {
 	case r.contested:
 		return cell{"contested", red}
+	case r.order != "" && r.ordered.IsZero():
+		return cell{text: r.order + " ordered"}
+	case r.order != "":
+		return cell{text: r.order + " ordered " + ago(r.ordered, v.now)}
 	case r.waiting:
 		return cell{"waits for an order", bold}
 	case r.next.Stage != "":

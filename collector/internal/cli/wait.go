@@ -72,9 +72,9 @@ func look(ctx context.Context, s *session, cl *client.Client, q client.Query, ro
 	return v, nil
 }
 
-// underWay is the number of nodes whose install has not ended.
+// underWay is the number of nodes whose install has not ended. One that failed and has an order to go on is among them.
 func (v *statusView) underWay() int {
-	n := v.total
+	n := v.total + v.resuming
 	for _, st := range []proto.Status{proto.StatusBooted, proto.StatusFailed, proto.StatusDefined, proto.StatusDiscovered} {
 		n -= v.counts[st]
 	}

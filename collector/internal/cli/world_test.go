@@ -21,7 +21,9 @@ var worlds = map[string]func() *fake{
 	"fails":    func() *fake { return progress("failed") },
 	"forever":  func() *fake { return progress("") },
 	"restarts": restarts,
+	"retried":  retried,
 	"follow":   follow,
+	"found":    found,
 	"refused": func() *fake {
 		return &fake{refuse: proto.NewProblem(403, proto.CodeForbidden, "token night may read and nothing else", "")}
 	},
@@ -42,6 +44,13 @@ func dead(stage, in string) *proto.Deadline {
 		panic(err)
 	}
 	return &proto.Deadline{Stage: stage, At: now.Add(d)}
+}
+
+// deadSince is a deadline whose begin the collector told.
+func deadSince(stage, ago, in string) *proto.Deadline {
+	d := dead(stage, in)
+	d.Since = before(ago)
+	return d
 }
 
 // small has a node in every state.
@@ -74,13 +83,13 @@ func small() *fake {
 			node(proto.Node{Name: "n2", Status: proto.StatusFailed, Summary: "failed(otherpkgs=127)", Waiting: true, Stage: "post-started", Step: "otherpkgs",
 				Since: before("9m"), LastSeen: before("4s"), Cause: broken, Groups: []string{"rack1"}, Label: "nightly"}),
 			node(proto.Node{Name: "n3", Status: proto.StatusInstalling, Stage: "packages-started", Since: before("15m"), LastSeen: before("20s"),
-				Deadline: dead("packages-done", "17m20s"), Label: "nightly"}),
+				Deadline: deadSince("packages-done", "12m40s", "17m20s"), Label: "nightly"}),
 			node(proto.Node{Name: "n4", Status: proto.StatusStalled, Summary: "stalled(dhcp-ack)", Stage: "dhcp-offer", Since: before("3m"),
 				Deadline: dead("dhcp-ack", "12m"), Label: "nightly"}),
 			node(proto.Node{Name: "n5", Status: proto.StatusPostinstall, Stage: "post-started", Step: "users", Since: before("21m"), LastSeen: before("12m"),
 				Deadline: dead("post-done", "-1m30s")}),
 			node(proto.Node{Name: "n6", Status: proto.StatusDefined}),
-			node(proto.Node{Name: "n7", Status: proto.StatusOrdered, Stage: "ordered", Since: before("42s"), Deadline: dead("dhcp-discover", "14m18s")}),
+			node(proto.Node{Name: "n7", Status: proto.StatusOrdered, Stage: "ordered", Since: before("42s"), Deadline: deadSince("dhcp-discover", "42s", "14m18s")}),
 			node(proto.Node{Name: "n8", Status: proto.StatusBooted, Summary: "booted(skipped=motd)", Stage: "booted", Since: before("53h"), LastSeen: before("53h"),
 				BootAction: proto.BootDisk, Warnings: []string{"step motd was skipped by an order"}}),
 			node(proto.Node{Name: "n9", Status: proto.StatusHeld, Waiting: true, Stage: "pre-started", Since: before("4h"), LastSeen: before("8s")}),
@@ -102,6 +111,19 @@ func small() *fake {
 			Steps:    []proto.Step{{Name: "timesync", Script: "20-timesync", Phase: proto.PhasePost, Retries: 2}, {Name: "otherpkgs", Phase: proto.PhasePost}}}},
 	}
 	f.installs["n2"] = []proto.EventList{failedInstall(broken), olderInstall()}
+	f.checks = []proto.Check{{Name: "database", State: proto.CheckGood, Detail: "it takes what it is given"},
+		{Name: "certificate", State: proto.CheckWarn, Detail: "good until 2026-03-20, in 6 days", Fix: "systemctl restart provostd renews it"},
+		{Name: "profile compute", State: proto.CheckBad, Detail: "images/el9/initrd.img: no such file or directory",
+			Fix: "put the installer's kernel and initrd below /srv/provost, readable for provostd"}}
+	f.history = []proto.HistoryEntry{
+		{At: before("5s"), Order: "retry", Step: "otherpkgs", Actor: "root (uid 0), login alice", Install: id3, Ordinal: 3, Profile: "compute", Label: "nightly"},
+		{At: before("32m10s"), Order: "install", Actor: "token night", Reason: "new image", Install: id3, Ordinal: 3, Profile: "compute", Label: "nightly", Plan: 1,
+			Collector: "v0.2.0", Client: "provost/v0.2.0", Steps: []proto.HistoryStep{{Name: "disks", Phase: proto.PhasePre, Digest: proto.Digest([]byte("a"))},
+				{Name: "otherpkgs", Phase: proto.PhasePost, Digest: proto.Digest([]byte("b"))}}},
+		{At: before("30h"), Order: "boot", Detail: "disk", Actor: "alice (uid 1000)", Reason: "its disk is good"},
+		{At: before("200h"), Order: "set", Detail: "profile old → compute; groups rack1", Actor: "alice (uid 1000)"},
+		{At: before("201h"), Order: "add"},
+	}
 	f.installs["n4"] = []proto.EventList{{Schema: 1, Install: proto.Install{Schema: 1, ID: id3, Node: "n4", Ordinal: 3, Profile: "compute", Ordered: before("5m"),
 		Status: proto.StatusStalled, Summary: "stalled(dhcp-ack)"}, Events: []proto.Event{
 		{Kind: proto.KindOrdered, Source: proto.SourceOperator, Stage: "ordered", At: before("5m"), Seq: 1, Actor: "root"},
@@ -212,8 +234,26 @@ func hostileWorld() *fake {
 	l.Install.Logs = append(l.Install.Logs, proto.LogInfo{Name: "evil" + all, Size: 3})
 	f.installs["n2"] = []proto.EventList{l}
 	f.logs["n2/"+id3+"/otherpkgs.log"] = strings.Join(payloads, "\n") + "\ncut\xe2\x82"
+	for i := range f.checks {
+		f.checks[i].Name, f.checks[i].Detail, f.checks[i].Fix = all, all, all
+	}
+	for i := range f.history {
+		e := &f.history[i]
+		e.Order, e.Step, e.Actor, e.Reason, e.Detail, e.Label, e.Client = all, all, all, all, all, all, all
+		for j := range e.Steps {
+			e.Steps[j].Name, e.Steps[j].Digest = all, all
+		}
+	}
 	f.profiles[0].Args, f.profiles[0].Steps[0].Script = all, all
 	return f
+}
+
+// found has two machines that nobody has added.
+func found() *fake {
+	return &fake{list: proto.NodeList{Schema: 1, Nodes: []proto.Node{
+		{Name: "52-54-00-00-00-01", Status: proto.StatusDiscovered, Summary: "discovered", MACs: []string{"52:54:00:00:00:01", "52:54:00:00:00:02"}, Serial: "SN7"},
+		{Name: "n1", Status: proto.StatusDefined, Summary: "defined", MACs: []string{"52:54:00:00:00:03"}, Protected: true},
+	}}}
 }
 
 // progress is a node that ends after a few looks, or never.
@@ -224,6 +264,26 @@ func progress(end string) *fake {
 	f.onStatus = func(f *fake, n int) {
 		if n == 3 && end != "" {
 			f.list.Nodes[0].Status, f.list.Nodes[0].Summary, f.list.Nodes[0].Stage = proto.Status(end), end, "booted"
+		}
+	}
+	return f
+}
+
+// retried is small with orders that no agent has carried out yet; that of n2 is at the fourth look, and fails no more.
+func retried() *fake {
+	f := small()
+	n := f.node("n2")
+	n.Orders = []proto.Pending{{Verb: proto.VerbForce, Step: "all", Since: before("10s")}, {Verb: proto.VerbRetry, Step: "otherpkgs", Since: before("5s"), Actor: "root (uid 0)"}}
+	f.node("n3").Orders = []proto.Pending{{Verb: proto.VerbHold, Since: before("12s")}}
+	f.node("n10").Orders = []proto.Pending{{Verb: proto.VerbAbort, Since: before("1h")}, {Verb: proto.VerbRetry}} // nobody is there to take it
+	f.onStatus = func(f *fake, k int) {
+		switch k {
+		case 8:
+			n := f.node("n2")
+			n.Status, n.Summary, n.Waiting, n.Orders, n.Cause = proto.StatusPostinstall, "postinstall", false, nil, nil
+		case 10:
+			n := f.node("n2")
+			n.Status, n.Summary = proto.StatusBooted, "booted"
 		}
 	}
 	return f

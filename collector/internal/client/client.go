@@ -33,6 +33,7 @@ type Config struct {
 	Server    string // unix:///path or https://host[:8440]; DefaultServer if empty
 	TokenFile string // a file that holds one token; needed for https
 	CA        string // for https: sha256:HEX of the CA's certificate (DER), or a PEM file
+	Program   string // what asks, for the collector's history: NAME/VERSION (RFC 9110, User-Agent)
 }
 
 // The bounds of every wait. Together they bound a request for a document by its own context's end or answerLimit.
@@ -82,6 +83,7 @@ type Client struct {
 	server string // as configured, for messages
 	base   string
 	token  string
+	agent  string // User-Agent
 	http   *http.Client
 	close  func()
 	answer time.Duration // answerLimit
@@ -104,7 +106,7 @@ func New(c Config) (*Client, error) {
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true,
 	}
-	cl := &Client{server: c.Server, close: transport.CloseIdleConnections, answer: answerLimit, silent: silentLimit}
+	cl := &Client{server: c.Server, agent: c.Program, close: transport.CloseIdleConnections, answer: answerLimit, silent: silentLimit}
 	cl.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	dialer := &net.Dialer{Timeout: dialLimit}
 	switch u.Scheme {
@@ -188,6 +190,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.agent != "" {
+		req.Header.Set("User-Agent", c.agent)
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -65,6 +65,12 @@ func TestRoutes(t *testing.T) {
 			_, err := cl.Nodes(ctx, client.Query{Nodes: "n[1-3],%failed!@r", Label: "a"})
 			return err
 		}},
+		{"GET /v1/nodes/n1/history plan=true&since=2026-03-14T11%3A00%3A00Z", func() error {
+			_, err := cl.History(ctx, "n1", time.Date(2026, 3, 14, 12, 0, 0, 0, time.FixedZone("CET", 3600)), true)
+			return err
+		}},
+		{`POST /v1/nodes/n1/rename  {"name":"n2"}`, func() error { _, err := cl.RenameNode(ctx, "n1", "n2"); return err }},
+		{`POST /v1/inventory  {"dry_run":true,"nodes":null}`, func() error { _, err := cl.Import(ctx, proto.Inventory{DryRun: true}); return err }},
 		{"GET /v1/nodes/n1", func() error { _, err := cl.Node(ctx, "n1"); return err }},
 		{"GET /v1/nodes/n1/installs", func() error { _, err := cl.Installs(ctx, "n1"); return err }},
 		{"GET /v1/nodes/n1/installs/latest", func() error { _, err := cl.Install(ctx, "n1", client.Latest); return err }},

@@ -40,6 +40,7 @@ type Install struct {
 type Due struct {
 	Stage string        // awaited
 	Limit time.Duration // for it
+	Since time.Time     // when the wait for it began; a heartbeat that extends it does not count
 	Stall time.Time     // when the install is stalled
 	Fail  time.Time     // when it has failed: twice the limit
 }
@@ -66,17 +67,17 @@ func Next(in Install) (Due, bool) {
 	}
 	var first Due
 	found := false
-	add := func(stage string, since time.Time, limit time.Duration) {
+	add := func(stage string, begin, since time.Time, limit time.Duration) {
 		if limit <= 0 || since.IsZero() {
 			return
 		}
-		d := Due{stage, limit, after(since, limit, in.Down), after(since, 2*limit, in.Down)}
+		d := Due{stage, limit, begin, after(since, limit, in.Down), after(since, 2*limit, in.Down)}
 		if !found || d.Stall.Before(first.Stall) {
 			first, found = d, true
 		}
 	}
 	if in.Began.IsZero() && (v.Stage == "" || v.Stage == "ordered") {
-		add(FirstSign, in.Ordered, in.Within)
+		add(FirstSign, in.Ordered, in.Ordered, in.Within)
 		return first, found
 	}
 	if v.Awaited != "" {
@@ -84,12 +85,13 @@ func Next(in Install) (Due, bool) {
 		if in.Began.After(since) {
 			since = in.Began
 		}
+		begin := since
 		if v.HeartbeatExtends && in.Heard.After(since) {
 			since = in.Heard
 		}
-		add(v.Awaited, since, v.AwaitedWithin)
+		add(v.Awaited, begin, since, v.AwaitedWithin)
 	}
-	add("booted", in.Began, in.Whole)
+	add("booted", in.Began, in.Began, in.Whole)
 	return first, found
 }
 

@@ -76,6 +76,22 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestSince: what is told as the begin of a wait stands, whatever moves its end.
+func TestSince(t *testing.T) {
+	v := &lifecycle.View{Status: proto.StatusInstalling, Stage: "agent-started", Awaited: "post-started", AwaitedSince: at(10), AwaitedWithin: 20 * minute, HeartbeatExtends: true}
+	in := deadline.Install{View: v, Ordered: zero, Began: at(5), Heard: at(18), Whole: 90 * minute, Down: []deadline.Interval{{From: at(11), To: at(12)}, {From: at(20), To: at(25)}}}
+	if d, ok := deadline.Next(in); !ok || d.Since != at(10) || d.Stall != at(43) {
+		t.Errorf("Next = %+v, %v, want it since minute 10, until 43", d, ok)
+	}
+	in.Began = at(15)
+	if d, ok := deadline.Next(in); !ok || d.Since != at(15) {
+		t.Errorf("Next after a wait until minute 15 = %+v, %v, want it since then", d, ok)
+	}
+	if d, ok := deadline.Next(deadline.Install{View: &lifecycle.View{Status: proto.StatusOrdered, Stage: "ordered"}, Ordered: zero, Within: minute}); !ok || d.Since != zero {
+		t.Errorf("Next of an install that was ordered = %+v, %v, want it since the order", d, ok)
+	}
+}
+
 type fake struct {
 	alive, expire atomic.Int32
 	fail          atomic.Bool

@@ -5,12 +5,15 @@ package profile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/template"
 	"text/template/parse"
 	"unicode"
 	"unicode/utf8"
+
+	"provost/collector/internal/answer"
 )
 
 // MaxArgs bounds the kernel arguments of a profile in bytes. The kernel keeps 2048 on most architectures and cuts the
@@ -21,6 +24,7 @@ const MaxArgs = 1500
 // {{ with index .Attrs "console" }}console={{ . }}{{ end }}.
 type ArgData struct {
 	Images  string // URL of the images directory as the node reaches it, without a slash at its end
+	Answer  string // URL of the answer file, or of the directory of its files with a slash at its end; empty without one
 	Node    string
 	Install string
 	Attempt int
@@ -28,7 +32,7 @@ type ArgData struct {
 	Profile string // set by KernelArgs
 	Groups  []string
 	Attrs   map[string]string
-	Vars    map[string]string // set by KernelArgs
+	Vars    map[string]string // set by KernelArgs: the profile's own, without those whose value is in a file
 }
 
 // parseArgs gives the template with no functions but the language's own: none of them reads a file, asks the network
@@ -41,7 +45,8 @@ func parseArgs(name, text string) (*template.Template, error) {
 // have white space, quotes, backslashes, "${" or control characters, so that none of them becomes a further argument or
 // a command of the boot loader; others do not matter. Line breaks of the template become spaces.
 func (p *Profile) KernelArgs(d ArgData) (string, error) {
-	d.Profile, d.Vars = p.Name, p.Vars
+	d.Profile, d.Vars = p.Name, maps.Clone(p.Vars)
+	maps.DeleteFunc(d.Vars, func(_, v string) bool { return strings.HasPrefix(v, answer.FilePrefix) }) // a command line is no place for a secret
 	if err := checkAttrs(p.args, d.Attrs); err != nil {
 		return "", fmt.Errorf("kernel arguments of profile %s for %s: %w", p.Name, d.Node, err)
 	}

@@ -33,10 +33,12 @@ type Set struct {
 	profiles  map[string]*Profile
 	sequences map[string]lifecycle.Sequence
 	scripts   Scripts
+	templates map[string]string // of answer files, by name
+	vars      siteVars
 }
 
-// Load reads {profiles,sequences}/NAME.yaml below configDir over the shipped files; "" is for the shipped ones alone. A
-// directory that is not there is an empty one.
+// Load reads {profiles,sequences}/NAME.yaml and templates/NAME.tmpl below configDir over the shipped files, and vars.yaml;
+// "" is for the shipped ones alone. What is not there is empty.
 //
 // The error joins a *Problem for everything that is wrong in any file. The set is there even then, with the files that
 // are right, so that a collector whose site has one wrong profile can still serve the nodes of the others.
@@ -59,6 +61,10 @@ func Load(configDir string) (*Set, error) {
 			set.sequences[s.name] = q
 		}
 	}
+	set.templates, errs = readTemplates(configDir)
+	problems = append(problems, errs...)
+	set.vars, errs = readVars(configDir)
+	problems = append(problems, errs...)
 	files, errs = gather(own, "shipped", configDir, "profiles")
 	problems = append(problems, errs...)
 	for _, s := range files {
@@ -66,6 +72,11 @@ func Load(configDir string) (*Set, error) {
 		if _, ok := set.sequences[p.Family]; !ok && len(errs) == 0 && !slices.Contains(families, p.Family) {
 			errs = append(errs, &Problem{Path: s.path, Text: fmt.Sprintf("family %q: use one of %s, or write sequences/%s.yaml",
 				p.Family, strings.Join(families, ", "), p.Family)})
+		}
+		if p.Answer != "" && len(errs) == 0 {
+			if _, err := set.recipe(p, nil); err != nil {
+				errs = append(errs, &Problem{Path: s.path, Line: p.answerLine, Text: "answer: " + err.Error()})
+			}
 		}
 		problems = append(problems, errs...)
 		if len(errs) == 0 {

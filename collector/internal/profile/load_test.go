@@ -153,9 +153,13 @@ func TestProblems(t *testing.T) {
 		{head + "on-failure: shrug\n", `p.yaml:2: on-failure "shrug": use one of hold, exit, poweroff, disk`},
 		{head + "trust: [everybody]\n", `p.yaml:2: trust "everybody"`},
 		{head + "trust: [log]\n", `p.yaml:2: trust "log"`},
-		{head + "answer: ks.tmpl\n", "p.yaml:2: answer: this version does not support answer files yet"},
+		{head + "answer: ks.tmpl\n", `p.yaml:2: answer: template "ks.tmpl": its name tells what it is for: use kickstart-NAME.tmpl`},
 		{head + "rescue-keys: file:/etc/k\n", "p.yaml:2: rescue-keys: this version does not support the rescue shell yet"},
-		{head + "vars: {pw: \"file:/etc/pw\"}\n", "p.yaml:2: var pw: this version does not support values from files yet"},
+		{head + "vars: {pw: \"file:pw\"}\n", `p.yaml:2: var pw = "file:pw": name the file by its whole path`},
+		{head + "vars: {timezone: \"Mars Base\"}\n", `p.yaml:2: var timezone = "Mars Base": use a zone like Europe/Berlin`},
+		{head + "vars: {rootpw-hash: geheim}\n", "p.yaml:2: var rootpw-hash: its value, which is not shown, cannot be used: use a hash"},
+		{head + "answer: kickstart-el6.tmpl\n", "p.yaml:2: answer: template kickstart-el6.tmpl is not there: there are autoinstall-ubuntu.tmpl, autoyast-sles12.tmpl"},
+		{head + "answer: kickstart.tmpl\n", "p.yaml:2: answer: template kickstart.tmpl is the part that others of its kind share"},
 		{head + "vars: {\"a b\": c}\n", "p.yaml:2: attribute \"a b\""},
 		{head + "args: \"{{ .Nope\"\n", "p.yaml:2: args: "},
 		{head + "args: '{{ readFile \"/etc/shadow\" }}'\n", "p.yaml:2: args: "},
@@ -176,7 +180,7 @@ func TestProblems(t *testing.T) {
 		{head + "steps:\n- {name: a, phase: post, timeout: 5}\n", `p.yaml:3: "5" is no duration`},
 		{head + "steps:\n- {name: a, phase: post, script: ../x}\n", `p.yaml:3: step "a": script "../x"`},
 		{head + "steps:\n- {name: a, phase: post, reboot: {max: 1}}\n", `p.yaml:3: step "a": a reboot in phase post`},
-		{head + "steps:\n- {name: a, phase: post, secret-env: {A: b}}\n", "p.yaml:3: secret-env: this version does not support secrets of steps yet"},
+		{head + "steps:\n- {name: a, phase: post, secret-env: {A: b}}\n", "p.yaml:3: step \"a\": secret-env A: write file: and the absolute path of a file that holds the value, like file:/etc/provost/secrets/join"},
 	} {
 		set, err := profile.Load(site(t, map[string]string{"profiles/p.yaml": c.text}))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -4,6 +4,7 @@ package profile
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -23,6 +24,7 @@ type Profile struct {
 	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https
 	Initrds   []string          `yaml:"initrds"`    // like Kernel, or Overlay
 	Args      string            `yaml:"args"`       // template; KernelArgs executes it
+	Answer    string            `yaml:"answer"`     // template of the answer file; empty: there is none
 	LocalBoot string            `yaml:"local-boot"` // LocalExit or LocalSanboot
 	Attempts  int               `yaml:"attempts"`   // boots of the installer in one install, from 1
 	OnFailure proto.OnFailure   `yaml:"on-failure"`
@@ -33,8 +35,9 @@ type Profile struct {
 	Vars      map[string]string `yaml:"vars"`
 	Steps     []proto.Step      `yaml:"steps"`
 
-	path string // for messages
-	args *template.Template
+	path       string // for messages
+	answerLine int    // the same
+	args       *template.Template
 }
 
 // The words of a profile.
@@ -73,7 +76,7 @@ func defaults() Profile {
 func (p *Profile) Info() proto.ProfileInfo {
 	return proto.ProfileInfo{
 		Schema: proto.Schema, Name: p.Name, Kind: p.Kind, Family: p.Family, Boot: p.Boot, Kernel: p.Kernel, Initrds: p.Initrds,
-		Args: p.Args, Attempts: p.Attempts, OnFailure: p.OnFailure, Deadline: p.Deadline, Steps: p.Steps,
+		Args: p.Args, Answer: p.Answer, Attempts: p.Attempts, OnFailure: p.OnFailure, Deadline: p.Deadline, Steps: p.Steps,
 	}
 }
 
@@ -85,6 +88,7 @@ func readProfile(filePath, name string, b []byte) (*Profile, []error) {
 	f.read(b, &p)
 	if len(f.problems) == 0 {
 		p.check(f, name)
+		p.answerLine = f.line("answer")
 	}
 	return &p, f.problems
 }
@@ -115,12 +119,7 @@ func (p *Profile) check(f *file, name string) {
 	for _, s := range p.Trust {
 		f.badErr(f.line("trust"), checkTrust(s))
 	}
-	for k, v := range p.Vars {
-		f.badErr(f.line("vars"), proto.CheckAttr(k, v))
-		if strings.HasPrefix(v, "file:") {
-			f.bad(f.line("vars"), "var %s: this version does not support values from files yet", k)
-		}
-	}
+	checkVars(f, "vars", p.Vars)
 	p.checkSteps(f)
 }
 
@@ -180,6 +179,11 @@ func (p *Profile) checkSteps(f *file) {
 	for i := range p.Steps {
 		s, line := &p.Steps[i], f.line("steps", i)
 		f.badErr(line, s.Check())
+		for _, k := range slices.Sorted(maps.Keys(s.SecretEnv)) {
+			if _, err := proto.SecretPath(s.SecretEnv[k]); err != nil {
+				f.bad(line, "step %q: secret-env %s: %v", s.Name, k, err)
+			}
+		}
 		if first, ok := lines[s.Name]; ok {
 			f.bad(line, "step %q stands in line %d already: names are unique in a profile", s.Name, first)
 		} else {

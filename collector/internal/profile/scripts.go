@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"provost/postscripts"
@@ -85,7 +87,7 @@ func (s Scripts) places() string {
 }
 
 // Snapshot gives the profile's steps with every default written out and the digest and size of each script, and the
-// scripts by digest. Each script is looked at as the node's kernel would: one that could not be started is an error that
+// scripts by digest, and the secrets read. Each script is looked at as the node's kernel would: one that could not be started is an error that
 // names profile, step and file; all of them are reported, joined.
 func (p *Profile) Snapshot(scripts Lookup) ([]proto.Step, map[string][]byte, error) {
 	steps := make([]proto.Step, 0, len(p.Steps))
@@ -105,6 +107,10 @@ func (p *Profile) Snapshot(scripts Lookup) ([]proto.Step, map[string][]byte, err
 			errs = append(errs, fmt.Errorf("profile %s, step %s: script %s: %w", p.Name, s.Name, where, err))
 			continue
 		}
+		if s.SecretEnv, err = readSecrets(s.SecretEnv); err != nil {
+			errs = append(errs, fmt.Errorf("profile %s, step %s: %w", p.Name, s.Name, err))
+			continue
+		}
 		s.Digest, s.Size = proto.Digest(b), int64(len(b))
 		files[s.Digest] = b
 		steps = append(steps, s)
@@ -113,6 +119,51 @@ func (p *Profile) Snapshot(scripts Lookup) ([]proto.Step, map[string][]byte, err
 		return nil, nil, err
 	}
 	return steps, files, nil
+}
+
+// readSecrets gives the values of secret-env, which the files that it names hold at this moment. They must never be shown.
+func readSecrets(env map[string]string) (map[string]string, error) {
+	if len(env) == 0 {
+		return nil, nil
+	}
+	values := map[string]string{}
+	var errs []error
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		v, err := readSecret(env[k])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("secret-env %s: %w", k, err))
+		}
+		values[k] = v
+	}
+	return values, errors.Join(errs...)
+}
+
+func readSecret(ref string) (string, error) {
+	name, err := proto.SecretPath(ref)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", fmt.Errorf("the collector cannot read it: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is no regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("the collector cannot read it: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, proto.MaxSecret+3)) // the end of a line, and one byte too many
+	if err != nil {
+		return "", fmt.Errorf("the collector cannot read it: %w", err)
+	}
+	v, err := proto.SecretValue(b)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return v, nil
 }
 
 // maxShebang is what Linux looks at of a script's first line (BINPRM_BUF_SIZE), less the end of the line.

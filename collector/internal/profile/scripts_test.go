@@ -3,6 +3,7 @@
 package profile_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,5 +169,52 @@ func TestStockScriptsPassPreflight(t *testing.T) {
 	}
 	if err := set.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSnapshotReadsSecrets: the values go into the plan's steps, and nowhere else.
+func TestSnapshotReadsSecrets(t *testing.T) {
+	const canary = "kanarienvogel-4711"
+	dir := t.TempDir()
+	put := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	load := func(env string) *profile.Set {
+		t.Helper()
+		set, err := profile.Load(site(t, map[string]string{"profiles/p.yaml": "kernel: images/k\nsteps:\n  - {name: hostname, phase: post, secret-env: {" + env + "}}\n"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	set := load("A: file:" + put("a", canary+"\n") + ", B: file:" + put("b", "two\nlines\n"))
+	p, _ := set.Profile("p")
+	steps, files, err := p.Snapshot(set.Scripts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"A": canary, "B": "two\nlines"}, steps[0].SecretEnv); diff != "" {
+		t.Errorf("secret-env of the snapshot (-want +got):\n%s", diff)
+	}
+	shown := fmt.Sprintf("%v %+v %v", p.Info(), *p, files)
+	if strings.Contains(shown, canary) {
+		t.Errorf("a secret is shown: %s", shown)
+	}
+	for _, tt := range []struct{ file, want string }{
+		{filepath.Join(dir, "none"), "profile p, step hostname: secret-env A: the collector cannot read it: stat " + dir + "/none: no such file or directory"},
+		{dir, "secret-env A: " + dir + " is no regular file"},
+		{put("empty", "\n"), "empty: it is empty"},
+		{put("nul", canary+"\x00"), "nul: it has a NUL byte, which no environment variable can hold"},
+		{put("long", strings.Repeat(canary, 1000)), "long: it has more than 16384 bytes"},
+	} {
+		err := load("A: file:" + tt.file).Check()
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), canary) {
+			t.Errorf("Check = %v, want %q", err, tt.want)
+		}
 	}
 }

@@ -61,9 +61,7 @@ var durationType = reflect.TypeFor[proto.Duration]()
 // notYet are keys that are part of the format, but whose feature this version lacks. Passing over them would install
 // something else than what is written.
 var notYet = map[string]string{
-	"answer":      "answer files",
 	"rescue-keys": "the rescue shell",
-	"secret-env":  "secrets of steps",
 }
 
 // read decodes one YAML document into out, a pointer to a struct whose fields have yaml tags. It is stricter than the

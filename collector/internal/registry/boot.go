@@ -56,6 +56,11 @@ func (c *change) askedForScript(name string) (*node, error) {
 	if n.BootAction != proto.BootInstall || rec == nil {
 		return n, nil
 	}
+	if rec.Rebooting {
+		rec = rec.clone()
+		rec.Rebooting, rec.Progressed, rec.Sent = false, false, nil
+		return n, c.sent(rec, stageScript)
+	}
 	switch {
 	case rec.Attempt > 0 && !rec.Progressed:
 		return n, c.sent(rec, stageScript)
@@ -105,18 +110,14 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 	}
 	switch n.BootAction {
 	case proto.BootInstall:
-		p, err := profile.Recall(in.recipe.Profile, in.recipe.Args, in.recipe.Vars)
-		if err != nil {
-			return d, fmt.Errorf("reading the kernel arguments of install %s: %w", rec.ID, err)
-		}
 		d.Attempt = max(rec.Attempt, 1) // of a HEAD before any attempt
-		d.Args, err = p.KernelArgs(profile.ArgData{Images: q.Images(), Node: n.Spec.Name, Install: rec.ID, Attempt: d.Attempt, MAC: q.MAC,
-			Groups: n.Spec.Groups, Attrs: n.Spec.Attrs})
+		d.Ticket, d.Claim = r.ticket(rec.ID, d.Attempt), r.claim(rec.ID, d.Attempt)
+		var err error
+		d.Args, err = r.kernelArgs(in.recipe, n.Spec, rec.ID, d.Attempt, q, d.Ticket, q.MAC)
 		if err != nil {
 			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
 		}
 		d.Kernel, d.Initrds = in.recipe.Kernel, in.recipe.Initrds
-		d.Ticket, d.Claim = r.ticket(rec.ID, d.Attempt), r.claim(rec.ID, d.Attempt)
 		d.Pin, d.URLs = r.opt.Pin, r.opt.URLs
 	case proto.BootBlock:
 		d.Reason, d.Hint = blockText(n.Spec.Name, in.look())
@@ -149,10 +150,7 @@ func (r *Registry) Sent(ctx context.Context, ticket, file string, complete bool)
 	if in == nil {
 		return
 	}
-	stage := stageInitrd
-	if file == in.recipe.Kernel {
-		stage = stageKernel
-	}
+	stage := in.recipe.sentStage(file)
 	if rec := in.rec.Load(); rec.Attempt != attempt || slices.Contains(rec.Sent, stage) {
 		return
 	}

@@ -21,7 +21,9 @@ type checkpoint struct {
 	Revision  uint64          `json:"revision"`
 	State     lifecycle.State `json:"state"`
 	Journals  map[string]mark `json:"journals,omitempty"`
-	Revisions []uint64        `json:"revisions,omitempty"` // of its events, each as the distance to the one before
+	Packed    packed          `json:"packed,omitzero"`
+	Revisions []uint64        `json:"revisions,omitempty"` // of its other events, each as the distance to the one before
+	Bytes     int64           `json:"bytes,omitempty"`     // of all its events
 }
 
 // checkpointKey holds the revision up to which every install's events are in its checkpoint.
@@ -115,7 +117,7 @@ func (r *Registry) Checkpoint(ctx context.Context) {
 				if in == nil {
 					continue
 				}
-				b, err := in.checkpoint(last)
+				b, err := in.checkpoint(last, packed{})
 				if err != nil {
 					return fmt.Errorf("encoding the checkpoint of install %s: %w", w.id, err)
 				}
@@ -137,12 +139,17 @@ func (r *Registry) Checkpoint(ctx context.Context) {
 	}
 }
 
-func (in *install) checkpoint(revision uint64) ([]byte, error) {
+// checkpoint gives it as it is, or, with a pack that is in the same commit, as it will be then.
+func (in *install) checkpoint(revision uint64, to packed) ([]byte, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c := checkpoint{Revision: revision, State: in.state, Journals: in.journals, Revisions: make([]uint64, len(in.revisions))}
+	if to.Count == 0 {
+		to = in.packed
+	}
+	revisions := after(in.revisions, to.Revision)
+	c := checkpoint{Revision: revision, State: in.state, Journals: in.journals, Packed: to, Revisions: make([]uint64, len(revisions)), Bytes: in.bytes}
 	before := uint64(0)
-	for i, rev := range in.revisions {
+	for i, rev := range revisions {
 		c.Revisions[i] = rev - before
 		before = rev
 	}
@@ -160,7 +167,7 @@ func (r *Registry) loadCheckpoints() (uint64, error) {
 		if err := json.Unmarshal(v, &c); err != nil {
 			return fmt.Errorf("reading the checkpoint of install %s: %w", id, err)
 		}
-		in.state = c.State
+		in.state, in.packed, in.bytes = c.State, c.Packed, c.Bytes
 		if c.Journals != nil {
 			in.journals = c.Journals
 		}

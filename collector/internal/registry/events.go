@@ -44,6 +44,9 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 		a, err = c.take(id, q, records, arrived)
 		return err
 	})
+	if err == nil {
+		r.refusedEvents.Add(uint64(len(a.Refused)))
+	}
 	return a, err
 }
 
@@ -94,8 +97,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	clock := clock{rec: rec, arrived: arrived, sender: q.Clock}
 	rec.learnBoot(q.Clock.Boot, started(arrived, q.Clock))
 	a := &proto.EventsAnswer{}
-	sealed := false
-	for _, r := range records {
+	sealed, reboots := false, rec.Reboots
+	had := c.fill(id)
+	for i, r := range records {
 		e := r.event
 		if e.Seq == 0 {
 			e.Seq = m.Next // nobody can say better
@@ -107,7 +111,16 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			break
 		}
 		e.At = clock.at(&e, m.At)
-		if r.bad != nil {
+		if over := c.r.opt.Retention.refuse(had, &e, r.bad != nil); over != nil {
+			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeTooLarge, Detail: over.Error()})
+			first := rec.Refused == 0
+			m = mark{e.Seq + 1, e.At}
+			rec.pass(q.Journal, m)
+			if !first {
+				continue
+			}
+			e = proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true, Message: over.Error()}
+		} else if r.bad != nil {
 			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeBadRequest, Detail: r.bad.Error()})
 			e = proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true,
 				Message: proto.Clip(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad), proto.MaxMessage)}
@@ -121,8 +134,14 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			return nil, err
 		}
 		m = mark{e.Seq + 1, e.At}
+		had.events++
+		had.bytes += int64(len(q.Events[i]))
 	}
 	c.setMark(id, q.Journal, m)
+	c.taken[id] = had
+	if rec.Reboots > reboots {
+		c.keepRun(id, q.Run)
+	}
 	a.Next = m.Next
 	if err := c.settle(rec, old); err != nil {
 		return nil, err
@@ -140,7 +159,8 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 
 // settle writes a record if it changed.
 func (c *change) settle(rec, old *installRecord) error {
-	if len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed {
+	if len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed &&
+		rec.Reboots == old.Reboots && rec.Refused == old.Refused {
 		return nil
 	}
 	return c.putInstall(rec)
@@ -148,6 +168,9 @@ func (c *change) settle(rec, old *installRecord) error {
 
 // follow does what an agent's event means for its install's record.
 func (rec *installRecord) follow(e *proto.Event) {
+	if e.Kind == proto.KindReboot {
+		rec.announced(e)
+	}
 	if e.Kind != proto.KindOrder {
 		return
 	}

@@ -94,7 +94,7 @@ func badCredentials(detail string) *proto.Problem {
 // checked by the caller if joined is set.
 func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hello) (*proto.HelloAnswer, error) {
 	a := &proto.HelloAnswer{Schema: proto.Schema}
-	var superseded bool
+	var superseded, rebooted bool
 	var refusal error // one that comes with an alarm, which has to be committed
 	err := r.update(ctx, func(c *change) error {
 		refusal = nil
@@ -112,7 +112,7 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 			return err
 		}
 		rec := c.edit(id)
-		superseded = rec.Superseded
+		superseded, rebooted = rec.Superseded, rec.Reboots > 0
 		if tokenInstall == "" {
 			a.Token = auth.NewToken(auth.UseAgent)
 			rec.Tokens = append(rec.Tokens, agentToken{auth.Hash(a.Token), h.Clock.Boot, c.now})
@@ -140,6 +140,9 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 	}
 	if !superseded {
 		a.Plan, err = r.signedPlan(a.Install)
+	}
+	if err == nil && rebooted && !superseded && h.Env == proto.EnvInstaller {
+		a.Progress, err = r.progress(a.Install, a.Attempt, h.Clock.Boot)
 	}
 	return a, err
 }
@@ -198,6 +201,9 @@ func (c *change) identifyClaim(h *proto.Hello) (string, int, error) {
 		return "", 0, notOrdered(rec.Node, fmt.Sprintf("install %s of %s was superseded by a newer one", rec.ID, rec.Node))
 	}
 	bound := rec.Bound[attempt]
+	if _, known := rec.epoch(h.Clock.Boot); known && bound == "" && rec.Reboots > 0 {
+		return rec.ID, 0, nil // the boot that has announced its end: the claim is the next one's
+	}
 	if bound != "" && bound != h.Clock.Boot {
 		return "", 0, &contested{rec.ID, problem(409, proto.CodeContested, "if this is the right machine, order the install again: provost install "+rec.Node,
 			"the claim of install %s of %s belongs to another boot", rec.ID, rec.Node)}
@@ -276,7 +282,7 @@ func (c *change) observeAttempt(rec *installRecord, clock proto.Clock) error {
 // attempt begins the next attempt of an install; e says how and when it was seen.
 func (c *change) attempt(rec *installRecord, e proto.Event, announce bool) error {
 	rec.Attempt++
-	rec.Progressed, rec.Sent = false, nil
+	rec.Progressed, rec.Sent, rec.Reboots, rec.Rebooting = false, nil, 0, false
 	rec.Began = c.now
 	if announce {
 		e.Kind, e.Install, e.Node, e.Attempt = proto.KindAttempt, rec.ID, rec.Node, rec.Attempt

@@ -24,6 +24,7 @@ type install struct {
 	// Of the writer alone: with everything decided so far.
 	next  *installRecord
 	marks map[string]mark // by journal
+	taken fill
 
 	// For readers: as committed.
 	rec  atomic.Pointer[installRecord]
@@ -32,7 +33,10 @@ type install struct {
 	mu        sync.Mutex // guards what follows: the fold of the committed events
 	state     lifecycle.State
 	journals  map[string]mark // marks as committed
-	revisions []uint64        // of the events
+	packed    packed          // the older events
+	revisions []uint64        // of the others, which are in the feed
+	bytes     int64           // of all of them
+	quiet     uint64          // the newest revision when retention looked last
 	view      *lifecycle.View // of state; nil when it has to be computed
 }
 
@@ -63,6 +67,7 @@ type published struct {
 type change struct {
 	r   *Registry
 	tx  *store.Tx
+	who Caller
 	now time.Time
 
 	nodes     map[string]*node // nil value: removed
@@ -70,6 +75,7 @@ type change struct {
 	made      map[string]*install
 	removed   map[string]bool
 	marks     map[string]map[string]mark
+	taken     map[string]fill
 	macs      map[string]string // "": removed
 	operators map[string]*operatorToken
 	events    []*proto.Event
@@ -196,6 +202,11 @@ func (c *change) keep() {
 			m.dirtyInstalls[id] = true
 		}
 	}
+	for id, f := range c.taken { // their marks are set as well
+		if in := m.installs[id]; in != nil {
+			in.taken = f
+		}
+	}
 	for name, n := range c.nodes {
 		put(m.nodes, name, n, n == nil)
 		m.dirtyNodes[name] = true
@@ -224,11 +235,12 @@ func put[K comparable, V any](m map[K]V, k K, v V, remove bool) {
 }
 
 // committed publishes what the group has changed. The store's writer calls it after the commit.
-func (r *Registry) committed([]store.Entry) {
+func (r *Registry) committed(entries []store.Entry) {
 	m, p := r.m, &r.pub
-	for _, e := range m.events {
+	for i, e := range m.events { // every event of the store is a change's
 		if in := m.installs[e.Install]; in != nil {
-			in.apply(e)
+			in.apply(e, len(entries[i].Value))
+			in.taken = in.fill()
 			r.checkpoints.touch(e.Install, e.Revision)
 		}
 	}
@@ -265,6 +277,7 @@ func (p *published) publishInstall(id string, in *install) {
 		return
 	}
 	in.rec.Store(in.next)
+	in.passed(in.next)
 	p.installs[id] = in
 	for _, t := range in.next.Tokens {
 		p.agents[t.Hash] = id
@@ -283,6 +296,7 @@ func (r *Registry) lost() {
 			in.mu.Lock()
 			in.marks = maps.Clone(in.journals)
 			in.mu.Unlock()
+			in.taken = in.fill()
 		}
 	}
 	for name := range m.dirtyNodes {
@@ -309,12 +323,13 @@ func (m *model) clean() {
 	m.events = m.events[:0]
 }
 
-// apply adds a committed event to the fold. Events may come again, as after a restart.
-func (in *install) apply(e *proto.Event) {
+// apply adds a committed event of some bytes to the fold. Events may come again, as after a restart.
+func (in *install) apply(e *proto.Event, bytes int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if i, found := slices.BinarySearch(in.revisions, e.Revision); !found {
+	if i, found := slices.BinarySearch(in.revisions, e.Revision); !found && e.Revision > in.packed.Revision {
 		in.revisions = slices.Insert(in.revisions, i, e.Revision)
+		in.bytes += int64(bytes)
 	}
 	if e.Journal != "" {
 		m := in.journals[e.Journal]

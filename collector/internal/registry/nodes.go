@@ -38,7 +38,10 @@ func (r *Registry) AddNode(ctx context.Context, spec proto.NodeSpec) (proto.Node
 			}
 		}
 		c.setMACs(nil, spec.MACs, spec.Name)
-		return c.putNode(&node{nodeRecord: nodeRecord{Spec: spec, BootAction: proto.BootDisk}})
+		if err := c.putNode(&node{nodeRecord: nodeRecord{Spec: spec, BootAction: proto.BootDisk}}); err != nil {
+			return err
+		}
+		return c.history(spec.Name, proto.HistoryEntry{Order: "add", Detail: changes(proto.NodeSpec{}, spec)}, nil)
 	})
 	if err != nil {
 		return proto.Node{}, err
@@ -65,6 +68,9 @@ func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.N
 			if old == nil || old.Discovered {
 				return unknownNode(name)
 			}
+			if err := old.canProtect(patch.Protected); err != nil {
+				return err
+			}
 			n := *old
 			n.Spec = patch.Apply(old.Spec)
 			if err := n.Spec.Check(); err != nil {
@@ -79,6 +85,9 @@ func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.N
 			if err := c.putNode(&n); err != nil {
 				return err
 			}
+			if err := c.history(name, proto.HistoryEntry{Order: "set", Detail: changes(old.Spec, n.Spec)}, nil); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -89,6 +98,9 @@ func (r *Registry) RemoveNodes(ctx context.Context, names []string) error {
 	var gone []string
 	err := r.update(ctx, func(c *change) error {
 		gone = nil
+		if err := c.unprotected(names, "rm"); err != nil {
+			return err
+		}
 		var busy []string
 		for _, name := range names {
 			n := c.node(name)
@@ -122,13 +134,11 @@ func (r *Registry) RemoveNodes(ctx context.Context, names []string) error {
 
 func (c *change) dropNode(n *node) {
 	c.setMACs(n.Spec.MACs, nil, n.Spec.Name)
+	c.dropHistory(n)
 	c.tx.Delete(store.Nodes, n.Spec.Name)
 	c.nodes[n.Spec.Name] = nil
 	for _, id := range n.installs {
-		for _, b := range []store.Bucket{store.Installs, store.Plans, store.States} {
-			c.tx.Delete(b, id)
-		}
-		c.removed[id] = true
+		c.dropInstall(id)
 	}
 }
 
@@ -197,6 +207,11 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 		return problem(400, proto.CodeBadRequest, "use install, disk or block", "boot action %q is not supported", proto.Clip(string(action), 32))
 	}
 	return r.update(ctx, func(c *change) error {
+		if action == proto.BootInstall {
+			if err := c.unprotected(names, "boot install"); err != nil {
+				return err
+			}
+		}
 		for _, name := range names {
 			old := c.node(name)
 			if old == nil || old.Discovered {
@@ -214,6 +229,9 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 				}
 			}
 			if err := c.setBoot(old, action, proto.SourceOperator, "", actor, reason); err != nil {
+				return err
+			}
+			if err := c.history(name, proto.HistoryEntry{Order: "boot", Detail: string(action), Actor: actor, Reason: reason}, nil); err != nil {
 				return err
 			}
 		}

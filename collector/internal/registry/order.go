@@ -60,8 +60,14 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 		all = append(all, p)
 	}
 	return r.update(ctx, func(c *change) error {
+		if err := c.unprotected(names, "install"); err != nil {
+			return err
+		}
 		for _, p := range all {
 			if err := c.order(p); err != nil {
+				return err
+			}
+			if err := c.noteInstall(p); err != nil {
 				return err
 			}
 		}
@@ -103,7 +109,7 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 }
 
 func (rec *installRecord) setSteps(steps []proto.Step) {
-	rec.Steps = nil
+	rec.Steps, rec.MaxReboots = nil, maxReboots(steps)
 	for _, s := range steps {
 		rec.Steps = append(rec.Steps, stepRef{s.Name, s.Phase, s.Digest})
 		if !slices.Contains(rec.Files, s.Digest) {

@@ -39,6 +39,9 @@ func (r *Registry) Command(ctx context.Context, names []string, verb proto.Verb,
 			if err := c.command(name, verb, o, actor, plans[name]); err != nil {
 				return err
 			}
+			if err := c.noteCommand(name, verb, o, actor, plans[name] != nil); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
@@ -100,7 +103,8 @@ func (c *change) canTake(names []string, verb proto.Verb) error {
 func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor string, p *newPlan) error {
 	n := c.node(name)
 	rec := c.edit(n.Install)
-	order := pendingOrder{Order: proto.Order{ID: proto.NewID(c.now), Verb: verb, Step: o.Step, Actor: actor, Reason: o.Reason}}
+	order := pendingOrder{Order: proto.Order{ID: proto.NewID(c.now), Verb: verb, Step: o.Step, Actor: actor, Reason: o.Reason},
+		Given: c.now}
 	if p != nil {
 		if p.base != rec.Revision || p.install != rec.ID {
 			return problem(409, proto.CodeConflict, "give the order again", "the plan of %s was changed while the order was prepared", name)

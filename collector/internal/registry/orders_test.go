@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"provost/collector/internal/registry/registrytest"
@@ -67,6 +68,10 @@ func TestOrders(t *testing.T) {
 		}
 	}
 	s.Restart()
+	want := []proto.Pending{{Verb: proto.VerbRetry, Since: s.Clock.Now(), Actor: "op"}, {Verb: proto.VerbForce, Step: "all", Since: s.Clock.Now(), Actor: "op"}}
+	if n := s.Seen("n1"); n.Summary != "failed(one=127)" || !slices.Equal(n.Orders, want) || !proto.Resumes(n.Orders) {
+		t.Errorf("with orders that are not acknowledged the node is %s with %+v, want them all", n.Summary, n.Orders)
+	}
 	orders := beat(t, s, id)
 	if len(orders) != 2 || orders[0].Verb != proto.VerbRetry || orders[0].Reason != "try" || orders[0].Actor != "op" || orders[0].Plan != nil || orders[1].Step != "all" {
 		t.Fatalf("orders = %+v, want retry and force", orders)
@@ -78,8 +83,8 @@ func TestOrders(t *testing.T) {
 	if got := command(proto.VerbSkip, proto.NodeOrder{}); got != proto.CodeConflict {
 		t.Errorf("skip of a node that does not wait = %q, want conflict", got)
 	}
-	if n := s.Seen("n1"); n.Status == proto.StatusFailed || n.Waiting {
-		t.Errorf("after the retry the node is %s, waiting %v", n.Summary, n.Waiting)
+	if n := s.Seen("n1"); n.Status == proto.StatusFailed || n.Waiting || len(n.Orders) != 1 || proto.Resumes(n.Orders) {
+		t.Errorf("after the retry the node is %s, waiting %v, orders %v", n.Summary, n.Waiting, n.Orders)
 	}
 	s.Add("n2", 2)
 	if got := code(s.Command(ctx, []string{"n1", "n2"}, proto.VerbHold, proto.NodeOrder{}, "op")); got != proto.CodeConflict {

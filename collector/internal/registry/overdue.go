@@ -151,6 +151,9 @@ func (r *Registry) Expire(ctx context.Context) (int, error) {
 		}
 		return nil
 	})
+	if err == nil {
+		r.expired.Add(uint64(written))
+	}
 	return written, err
 }
 

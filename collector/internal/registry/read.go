@@ -17,6 +17,9 @@ import (
 // Revision is that of the last event.
 func (r *Registry) Revision() uint64 { return r.st.Revision() }
 
+// FirstRevision is that of the oldest event that a watcher can get.
+func (r *Registry) FirstRevision() uint64 { return r.st.First() }
+
 // Node gives one node.
 func (r *Registry) Node(name string) (proto.Node, error) {
 	n := r.lookupNode(name)
@@ -52,7 +55,7 @@ func (r *Registry) Nodes(names []string) []proto.Node {
 func (r *Registry) nodeView(n *node) proto.Node {
 	v := proto.Node{Schema: proto.Schema, Name: n.Spec.Name, Status: proto.StatusDefined, BootAction: n.BootAction, Since: n.Changed,
 		MACs: n.Spec.MACs, IP: n.Spec.IP, Serial: n.Spec.Serial, Profile: n.Spec.Profile, Groups: n.Spec.Groups, Attrs: n.Spec.Attrs,
-		Revision: n.Revision}
+		Protected: n.Spec.Protected, Revision: n.Revision}
 	if n.Discovered {
 		v.Status = proto.StatusDiscovered
 	}
@@ -68,13 +71,12 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	v.Install, v.Ordinal, v.Attempt, v.Label = rec.ID, rec.Ordinal, rec.Attempt, rec.Label
 	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard())
 	v.Cause, v.Warnings, v.Contested = l.Cause, l.Warnings, l.Contested
+	v.Orders = pendingOf(rec)
 	if d, ok := r.due(in, rec, l); ok {
-		v.Deadline = &proto.Deadline{Stage: d.Stage, At: d.Stall}
+		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall}
 	}
 	in.mu.Lock()
-	if k := len(in.revisions); k > 0 {
-		v.Revision = max(v.Revision, in.revisions[k-1])
-	}
+	v.Revision = max(v.Revision, in.newest())
 	in.mu.Unlock()
 	return v
 }
@@ -161,33 +163,29 @@ func (r *Registry) InstallEvents(name, id string) (proto.EventList, error) {
 	if err != nil {
 		return proto.EventList{}, err
 	}
-	in.mu.Lock()
-	revisions := slices.Clone(in.revisions)
-	in.mu.Unlock()
-	list := proto.EventList{Schema: proto.Schema, Install: v, Events: make([]proto.Event, 0, len(revisions))}
-	for piece := range slices.Chunk(revisions, 1024) {
-		raw := make([][]byte, len(piece))
-		err := r.st.View(func(s *store.Reader) error {
-			for i, rev := range piece {
-				raw[i] = s.Event(rev)
-			}
-			return nil
-		})
-		if err != nil {
-			return list, fmt.Errorf("reading the events of install %s: %w", v.ID, err)
-		}
-		for i, b := range raw {
-			var e proto.Event
-			if err := json.Unmarshal(b, &e); err != nil {
-				return list, fmt.Errorf("reading event %d: %w", piece[i], err)
-			}
-			list.Events = append(list.Events, e)
+	list := proto.EventList{Schema: proto.Schema, Install: v}
+	if list.Events, err = r.events(in); err != nil {
+		return list, fmt.Errorf("reading the events of install %s: %w", v.ID, err)
+	}
+	return list, nil
+}
+
+// events reads every event of an install, by time.
+func (r *Registry) events(in *install) ([]proto.Event, error) {
+	lines, _, err := r.lines(in)
+	if err != nil {
+		return nil, err
+	}
+	events := make([]proto.Event, len(lines))
+	for i, b := range lines {
+		if err := json.Unmarshal(b, &events[i]); err != nil {
+			return nil, fmt.Errorf("event number %d: %w", i+1, err)
 		}
 	}
-	slices.SortStableFunc(list.Events, func(a, b proto.Event) int {
+	slices.SortStableFunc(events, func(a, b proto.Event) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Revision, b.Revision))
 	})
-	return list, nil
+	return events, nil
 }
 
 // InstallLogs lists the logs of an install.

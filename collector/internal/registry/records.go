@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"provost/collector/internal/answer"
 	"provost/collector/internal/lifecycle"
 	"provost/proto"
 )
@@ -18,6 +19,7 @@ type nodeRecord struct {
 	Install    string           `json:"install,omitempty"` // the newest
 	Ordinal    uint64           `json:"ordinal,omitempty"` // of the newest install
 	Discovered bool             `json:"discovered,omitempty"`
+	History    uint64           `json:"history,omitempty"` // entries that there ever were
 	Changed    time.Time        `json:"changed"`
 	Revision   uint64           `json:"revision"`
 }
@@ -46,6 +48,7 @@ type Recipe struct {
 	LocalBoot string             `json:"local_boot,omitempty"`
 	Args      string             `json:"args,omitempty"` // template of the kernel arguments
 	Vars      map[string]string  `json:"vars,omitempty"`
+	Answer    *answer.Recipe     `json:"answer,omitempty"` // it has secrets
 }
 
 // installRecord is a value of bucket installs. A record in memory is never changed, only replaced.
@@ -65,14 +68,19 @@ type installRecord struct {
 
 	Superseded bool                 `json:"superseded,omitempty"`
 	Attempt    int                  `json:"attempt,omitempty"`
-	Allowed    int                  `json:"allowed"`              // attempts that may begin
-	Looped     bool                 `json:"looped,omitempty"`     // and the node asked for one more
-	Progressed bool                 `json:"progressed,omitempty"` // the current attempt fetched its kernel or said hello
-	Sent       []string             `json:"sent,omitempty"`       // stages of the boot server that the current attempt has had
-	Bound      map[int]string       `json:"bound,omitempty"`      // attempt → the boot id that has its claim
-	Boots      map[string]time.Time `json:"boots,omitempty"`      // boot id → when that kernel started, as first computed
-	Began      time.Time            `json:"began,omitzero"`       // of the attempt, or the end of the last wait: deadlines count from it
-	Contested  int                  `json:"contested,omitempty"`  // refused claims
+	Allowed    int                  `json:"allowed"`               // attempts that may begin
+	Looped     bool                 `json:"looped,omitempty"`      // and the node asked for one more
+	Progressed bool                 `json:"progressed,omitempty"`  // the current attempt fetched its kernel or said hello
+	Sent       []string             `json:"sent,omitempty"`        // stages of the boot server that the current attempt has had
+	Bound      map[int]string       `json:"bound,omitempty"`       // attempt → the boot id that has its claim
+	Boots      map[string]time.Time `json:"boots,omitempty"`       // boot id → when that kernel started, as first computed
+	Began      time.Time            `json:"began,omitzero"`        // of the attempt, or the end of the last wait: deadlines count from it
+	Reboots    int                  `json:"reboots,omitempty"`     // announced ones of the current attempt's installer: they are no attempts
+	MaxReboots int                  `json:"max_reboots,omitempty"` // as many as the plan's steps of phase pre may ask for
+	Rebooting  bool                 `json:"rebooting,omitempty"`   // one was announced, and no boot script was asked for since
+	Contested  int                  `json:"contested,omitempty"`   // refused claims
+	Refused    int                  `json:"refused,omitempty"`     // records beyond what one install may have
+	Passed     map[string]mark      `json:"passed,omitempty"`      // journal → how far it was passed over because of that
 	Tokens     []agentToken         `json:"tokens,omitempty"`
 	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
 }
@@ -92,7 +100,8 @@ type agentToken struct {
 // pendingOrder is an order without its plan, which is the install's present one if WithPlan.
 type pendingOrder struct {
 	proto.Order
-	WithPlan bool `json:"with_plan,omitempty"`
+	WithPlan bool      `json:"with_plan,omitempty"`
+	Given    time.Time `json:"given,omitzero"`
 }
 
 // operatorToken is a value of bucket tokens.
@@ -116,7 +125,7 @@ const (
 func (r *installRecord) clone() *installRecord {
 	c := *r
 	c.Steps, c.Files, c.Sent = slices.Clone(r.Steps), slices.Clone(r.Files), slices.Clone(r.Sent)
-	c.Bound, c.Boots = maps.Clone(r.Bound), maps.Clone(r.Boots)
+	c.Bound, c.Boots, c.Passed = maps.Clone(r.Bound), maps.Clone(r.Boots), maps.Clone(r.Passed)
 	c.Tokens, c.Orders = slices.Clone(r.Tokens), slices.Clone(r.Orders)
 	return &c
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"provost/collector/internal/store"
@@ -43,8 +44,11 @@ type Options struct {
 	JoinKey  string   // of the site; empty is none
 	Pin      string   // of the CA, for boot scripts
 	URLs     []string // of the collector for agents, in order; empty: the host that a node reached
+	Version  string   // of the collector, for the history
 	Log      *slog.Logger
 	Now      func() time.Time
+
+	Retention Retention
 }
 
 // Registry knows every node and install. It is safe for any number of goroutines.
@@ -56,6 +60,8 @@ type Registry struct {
 	pub         published
 	checkpoints checkpoints
 	downtime    downtime
+
+	expired, refusedEvents atomic.Uint64 // since the start
 }
 
 // Open reads everything from the store and takes its hooks. The registry does not close the store.
@@ -66,6 +72,7 @@ func Open(ctx context.Context, opt Options) (*Registry, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
+	opt.Retention = opt.Retention.withDefaults()
 	r := &Registry{opt: opt, st: opt.Store}
 	r.st.SetHooks(store.Hooks{Committed: r.committed, Lost: r.lost})
 	if err := r.load(); err != nil {
@@ -85,8 +92,8 @@ func (r *Registry) now() time.Time { return r.opt.Now() }
 // update makes one decision in the store's writer. fn may be cut off by ctx before it begins, never in the middle.
 func (r *Registry) update(ctx context.Context, fn func(c *change) error) error {
 	return r.st.Update(ctx, func(tx *store.Tx) error {
-		c := &change{r: r, tx: tx, now: stamp(r.now()), nodes: map[string]*node{}, records: map[string]*installRecord{},
-			made: map[string]*install{}, removed: map[string]bool{}, marks: map[string]map[string]mark{}, macs: map[string]string{},
+		c := &change{r: r, tx: tx, who: callerOf(ctx), now: stamp(r.now()), nodes: map[string]*node{}, records: map[string]*installRecord{},
+			made: map[string]*install{}, removed: map[string]bool{}, marks: map[string]map[string]mark{}, taken: map[string]fill{}, macs: map[string]string{},
 			operators: map[string]*operatorToken{}}
 		if err := fn(c); err != nil {
 			return err
@@ -198,16 +205,18 @@ func (r *Registry) replay() error {
 				return fmt.Errorf("reading event %d: %w", s.Revision, err)
 			}
 			if in := r.m.installs[e.Install]; in != nil {
-				in.apply(&e)
+				in.apply(&e, len(s.Value))
 				r.checkpoints.touch(e.Install, e.Revision)
 			}
 		}
 		after = entries[len(entries)-1].Revision
 	}
 	for _, in := range r.m.installs {
+		in.passed(in.next)
 		for j, m := range in.journals {
 			in.marks[j] = m
 		}
+		in.taken = in.fill()
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ package registry
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"provost/collector/internal/auth"
 	"provost/collector/internal/store"
@@ -59,4 +61,30 @@ func (r *Registry) JoinKey(secret string) bool {
 	}
 	role, _, ok := r.Operator(secret)
 	return ok && role == auth.RoleJoin
+}
+
+// Tokens lists what AddToken made, by name.
+func (r *Registry) Tokens() []proto.TokenInfo {
+	r.pub.RLock()
+	out := make([]proto.TokenInfo, 0, len(r.pub.operators))
+	for _, t := range r.pub.operators {
+		out = append(out, proto.TokenInfo{Name: t.Name, Role: t.Role, Created: t.Created})
+	}
+	r.pub.RUnlock()
+	slices.SortFunc(out, func(a, b proto.TokenInfo) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// RevokeToken ends a token: from the commit on nobody gets in by it.
+func (r *Registry) RevokeToken(ctx context.Context, name string) error {
+	return r.update(ctx, func(c *change) error {
+		for hash, t := range c.r.m.operators {
+			if t.Name == name {
+				c.tx.Delete(store.Tokens, hash)
+				c.operators[hash] = nil
+				return nil
+			}
+		}
+		return problem(404, proto.CodeNotFound, "provostd token list shows every token", "there is no token %q", proto.Clip(name, 64))
+	})
 }

@@ -35,6 +35,8 @@ var (
 	ErrOffset = errors.New("the chunk does not start at the end of the log")
 	// ErrQuota: the log, or the install's logs together, would be longer than they may.
 	ErrQuota = errors.New("the log is too long")
+	// ErrLogsFull: all logs together have as many bytes as they may; the chunk can come when there is room again.
+	ErrLogsFull = errors.New("the quota of the logs is used up")
 	// ErrNoLog: there is no log of this name.
 	ErrNoLog = errors.New("no such log")
 )

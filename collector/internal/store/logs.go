@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Bounds of the logs, so that one node cannot fill the frontend's disk.
@@ -23,6 +24,12 @@ type Logs struct {
 	root  *os.Root
 	locks [64]sync.Mutex // by install: appends to one log come one after the other
 	seed  maphash.Seed
+
+	quota atomic.Int64 // bytes of all logs; 0 is none
+	used  atomic.Int64
+	since atomic.Int64 // appended less removed, since the measuring that is under way began
+	taken atomic.Uint64
+	full  atomic.Uint64
 }
 
 // Log is one log's name and length in bytes.
@@ -47,7 +54,7 @@ func OpenLogs(dir string) (*Logs, error) {
 func (l *Logs) Close() error { return l.root.Close() }
 
 // Append adds chunk to a log that is offset bytes long, and gives the new length. When the log has another length it
-// gives that, with ErrOffset, and nothing is written. The other errors are ErrQuota and ErrStorage.
+// gives that, with ErrOffset, and nothing is written. The other errors are ErrQuota, ErrLogsFull and ErrStorage.
 func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, error) {
 	if err := checkNames(install, name); err != nil {
 		return 0, err
@@ -68,6 +75,9 @@ func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, 
 	if size != offset {
 		return size, ErrOffset
 	}
+	if err := l.room(int64(len(chunk))); err != nil {
+		return size, err
+	}
 	if size+int64(len(chunk)) > MaxLog {
 		return size, fmt.Errorf("%w: %s has %d bytes, at most %d are kept", ErrQuota, name, size, MaxLog)
 	}
@@ -81,6 +91,8 @@ func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, 
 	if err != nil {
 		return size, fmt.Errorf("%w: log %s of %s: %w", ErrStorage, name, install, errors.Join(err, f.Truncate(offset)))
 	}
+	l.grew(int64(len(chunk)))
+	l.taken.Add(uint64(len(chunk)))
 	return offset + int64(len(chunk)), nil
 }
 
@@ -150,7 +162,20 @@ func (l *Logs) Remove(install string) error {
 	if err := checkNames(install, "x"); err != nil {
 		return err
 	}
-	return storageError(l.root.RemoveAll(install))
+	lock := &l.locks[maphash.String(l.seed, install)%uint64(len(l.locks))]
+	lock.Lock()
+	defer lock.Unlock()
+	logs, err := l.List(install)
+	if err != nil {
+		return err
+	}
+	if err := l.root.RemoveAll(install); err != nil {
+		return storageError(err)
+	}
+	for _, log := range logs {
+		l.grew(-log.Size)
+	}
+	return nil
 }
 
 func (l *Logs) syncDir(dir string) error {

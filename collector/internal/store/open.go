@@ -51,13 +51,17 @@ func Open(path string, opt Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := migrate(db, path); err != nil {
+		db.Close()
+		return nil, err
+	}
 	if err := checkSchema(db, path); err != nil {
 		db.Close()
 		return nil, err
 	}
 	s := &Store{db: db, path: path, opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{})}
 	s.feed.changed = make(chan struct{})
-	if s.feed.last, err = s.lastRevision(); err != nil {
+	if s.feed.first, s.feed.last, err = s.revisions(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}
@@ -80,21 +84,7 @@ func create(path string, opt Options) error {
 	if err != nil {
 		return err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, b := range buckets {
-			if _, err := tx.CreateBucket([]byte(b)); err != nil {
-				return err
-			}
-		}
-		if _, err := tx.CreateBucket(eventsBucket); err != nil {
-			return err
-		}
-		meta, err := tx.CreateBucket(metaBucket)
-		if err != nil {
-			return err
-		}
-		return meta.Put(schemaKey, []byte(strconv.Itoa(Schema)))
-	})
+	err = db.Update(layout)
 	if err := errors.Join(err, db.Sync(), db.Close()); err != nil {
 		return err
 	}

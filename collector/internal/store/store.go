@@ -26,9 +26,11 @@ const (
 	States   Bucket = "states"   // install's id → checkpoint of what its events say, up to a revision
 	Tokens   Bucket = "tokens"   // SHA-256 of a token → whose it is
 	Settings Bucket = "settings" // single values of the collector itself
+	History  Bucket = "history"  // who ordered what of a node (since schema 2)
+	Packed   Bucket = "packed"   // install's id → its events up to a revision, compressed (since schema 2)
 )
 
-var buckets = []Bucket{Nodes, Installs, Plans, Files, States, Tokens, Settings}
+var buckets = []Bucket{Nodes, Installs, Plans, Files, States, Tokens, Settings, History, Packed}
 
 var (
 	eventsBucket = []byte("events") // 8-byte big-endian revision → one event
@@ -36,8 +38,8 @@ var (
 	schemaKey    = []byte("schema") // decimal
 )
 
-// Schema is the layout that this package writes. A greater one in a file is refused.
-const Schema = 1
+// Schema is the layout that this package writes. A greater one in a file is refused, a smaller one is brought up to it.
+const Schema = 2
 
 const (
 	// fill is how full bbolt leaves a page of events: keys only ever grow, so there is nothing to leave room for.
@@ -91,6 +93,8 @@ type Store struct {
 
 	broken atomic.Pointer[error] // set once nothing can be trusted to reach the disk any more
 	feed   feed
+	stats  stats
+	copied copied
 }
 
 // Revision is that of the last committed event, 0 before the first.
@@ -197,13 +201,18 @@ func (s *Store) Close() error {
 
 func eventKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }
 
-// lastRevision reads the greatest revision on disk.
-func (s *Store) lastRevision() (rev uint64, err error) {
+// revisions reads the least and the greatest revision on disk: 1 and 0 before the first event.
+func (s *Store) revisions() (first, last uint64, err error) {
+	first = 1
 	err = s.db.View(func(tx *bolt.Tx) error {
-		if k, _ := tx.Bucket(eventsBucket).Cursor().Last(); k != nil {
-			rev = binary.BigEndian.Uint64(k)
+		c := tx.Bucket(eventsBucket).Cursor()
+		if k, _ := c.First(); k != nil {
+			first = binary.BigEndian.Uint64(k)
+		}
+		if k, _ := c.Last(); k != nil {
+			last = binary.BigEndian.Uint64(k)
 		}
 		return nil
 	})
-	return rev, err
+	return first, last, err
 }

@@ -53,6 +53,11 @@ type Tx struct {
 	base   uint64                       // revision of the last event before this call
 	events [][]byte
 	err    error // of a Put that no commit could take
+
+	trimTo  uint64 // events up to here are to be deleted, at most trimMax of them
+	trimMax int
+	trimmed int
+	first   uint64 // the oldest event after the trim; 0 without one
 }
 
 // Get gives the value of a key, nil if there is none.
@@ -154,7 +159,7 @@ func PrefixEnd(prefix string) string {
 func (t *Tx) Err() error { return t.err }
 
 // wrote reports whether there is anything to commit.
-func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.events) > 0 }
+func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.events) > 0 || t.trimTo > 0 }
 
 // merge moves what was written into bbolt's transaction. An error of it is the disk's, or a bug.
 func (t *Tx) merge() error {
@@ -175,6 +180,9 @@ func (t *Tx) merge() error {
 				return fmt.Errorf("bucket %s, key %q: %w", b, k, err)
 			}
 		}
+	}
+	if err := t.cutOff(); err != nil {
+		return err
 	}
 	if len(t.events) == 0 {
 		return nil

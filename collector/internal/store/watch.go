@@ -17,6 +17,7 @@ const (
 // it reads from the ring, or from the disk when it is too slow for that.
 type feed struct {
 	mu      sync.RWMutex
+	first   uint64 // the oldest event that is kept
 	last    uint64
 	ring    []Entry // consecutive, ending with last
 	changed chan struct{}
@@ -69,7 +70,7 @@ type Watcher struct {
 func (s *Store) Watch(after uint64) *Watcher { return &Watcher{s, after} }
 
 // Next waits for events and gives some of them. Its errors are ctx's, ErrClosed, and ErrGone when the watcher's
-// revision is greater than the newest, as after a restored backup.
+// revision is greater than the newest, as after a restored backup, or what follows it was trimmed.
 func (w *Watcher) Next(ctx context.Context) ([]Entry, error) {
 	f := &w.s.feed
 	for {

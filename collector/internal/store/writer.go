@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -142,7 +143,9 @@ func (s *Store) commit(g *group) {
 	}
 	before := s.feed.revision()
 	var entries []Entry
+	var written []*Tx
 	good := false // a function returned nil: memory may have been changed
+	begin := time.Now()
 	err := s.transaction(func(btx *bolt.Tx) error {
 		revision, wrote := before, false
 		for _, c := range g.calls {
@@ -161,6 +164,8 @@ func (s *Store) commit(g *group) {
 			if err := tx.merge(); err != nil {
 				return err
 			}
+			s.copied.note(tx)
+			written = append(written, tx)
 			for i, v := range tx.events {
 				entries = append(entries, Entry{revision + uint64(i) + 1, v})
 			}
@@ -175,9 +180,14 @@ func (s *Store) commit(g *group) {
 		return
 	}
 	if err != nil {
+		s.stats.failed.Add(1)
 		g.err = fmt.Errorf("%w: writing %s: %w", ErrStorage, s.path, err)
 		s.lose(err, good)
 		return
+	}
+	s.stats.committed(time.Since(begin), len(entries), begin)
+	for _, tx := range written {
+		s.feed.trimmed(tx.first)
 	}
 	s.feed.publish(entries)
 	if s.hooks.Committed != nil {
@@ -221,8 +231,8 @@ func (s *Store) lose(cause error, changed bool) {
 		s.broken.Store(&err)
 		s.opt.Log.Error("database takes nothing more", "path", s.path, "cause", cause)
 	}
-	if rev, err := s.lastRevision(); err == nil {
-		s.feed.reset(rev)
+	if _, last, err := s.revisions(); err == nil {
+		s.feed.reset(last)
 	}
 	if changed && s.hooks.Lost != nil {
 		s.hooks.Lost()

@@ -34,17 +34,14 @@ type Site struct {
 	CA       *auth.CA
 	Profiles *Profiles
 	Clock    *Clock
+
+	Retention registry.Retention // of the next Open
 }
 
 // New makes a site with one profile, "compute".
 func New(t testing.TB) *Site {
 	t.Helper()
-	s := &Site{T: t, Dir: t.TempDir(), Profiles: NewProfiles(), Clock: &Clock{}}
-	s.Clock.Set(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
-	var err error
-	if s.CA, err = auth.OpenCA(filepath.Join(s.Dir, "ca")); err != nil {
-		t.Fatal(err)
-	}
+	s := At(t, t.TempDir())
 	s.Open()
 	t.Cleanup(func() {
 		if err := s.Store.Close(); err != nil {
@@ -52,6 +49,18 @@ func New(t testing.TB) *Site {
 		}
 		s.Logs.Close()
 	})
+	return s
+}
+
+// At makes a site in a directory, which may be another's, and leaves it to the test to open and close it.
+func At(t testing.TB, dir string) *Site {
+	t.Helper()
+	s := &Site{T: t, Dir: dir, Profiles: NewProfiles(), Clock: &Clock{}}
+	s.Clock.Set(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC))
+	var err error
+	if s.CA, err = auth.OpenCA(filepath.Join(s.Dir, "ca")); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -68,7 +77,7 @@ func (s *Site) Open() {
 		s.T.Fatal(err)
 	}
 	s.Registry, err = registry.Open(context.Background(), registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: JoinKey,
-		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log})
+		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention})
 	if err != nil {
 		s.T.Fatal(err)
 	}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"provost/proto"
+)
+
+// TestDoctor: a collector that was just started finds its own parts in order, and that no node can reach it.
+func TestDoctor(t *testing.T) {
+	d := start(t, t.TempDir())
+	var got proto.Doctor
+	if status := d.local("GET", "/v1/doctor", nil, &got); status != 200 {
+		t.Fatalf("GET /v1/doctor = %d", status)
+	}
+	state := map[string]proto.Check{}
+	for _, c := range got.Checks {
+		state[c.Name] = c
+	}
+	for name, want := range map[string]string{"database": proto.CheckGood, "certificate": proto.CheckGood, "certificate of the CA": proto.CheckGood, "logs": proto.CheckGood,
+		"socket": proto.CheckGood, "agents and operators": proto.CheckWarn, "boot scripts": proto.CheckWarn} {
+		if state[name].State != want {
+			t.Errorf("check %s = %+v, want %s", name, state[name], want)
+		}
+	}
+	if _, port, _ := net.SplitHostPort(d.rec.BootListen); !strings.Contains(state["boot scripts"].Detail, ":"+port) {
+		t.Errorf("check boot scripts = %+v, want port %s in it", state["boot scripts"], port)
+	}
+	if got.Version == "" || state["overlay"].Name == "" {
+		t.Errorf("GET /v1/doctor = %+v, want a version and the overlay", got)
+	}
+}

@@ -1,0 +1,2 @@
+{{ template "fail" }}{{ template "agent" . }}{{ template "fetch" . }}{{ template "settings" . }}{{ template "begin" . }}
+"$agent" run --phase pre </dev/null

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package answer_test
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"provost/collector/internal/answer"
+)
+
+// TestScripts: every script that an installer would run of the shipped files is one for each shell that it may have.
+func TestScripts(t *testing.T) {
+	for _, name := range families {
+		r := full(t, name)
+		r.External = true
+		r.Vars["join-key"], r.Vars["agent-sha256"] = joinKey, strings.Repeat("ab", 32)
+		files, err := r.Render(data())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := map[string]int{}
+		for file, b := range files {
+			for _, script := range checkStructure(t, file, b).scripts {
+				n[file]++
+				for _, check := range []string{"dash -n", "bash -n", "busybox sh -n", "shellcheck -s sh -e SC2320 -"} {
+					words := strings.Fields(check)
+					cmd := exec.Command(words[0], words[1:]...)
+					cmd.Stdin = strings.NewReader(script)
+					if out, err := cmd.CombinedOutput(); err != nil {
+						t.Errorf("%s, %s: %v\n%s\n%s", name, check, err, out, script)
+					}
+				}
+			}
+		}
+		kind, _, _ := strings.Cut(name, "-")
+		want := map[string]map[string]int{"kickstart": {"ks.cfg": 3}, "autoyast": {"autoinst.xml": 3}, "preseed": {"preseed.cfg": 2}, "autoinstall": {"user-data": 4}}[kind]
+		if name == "kickstart-el7" {
+			want["ks.cfg"]++ // it knows no command sshkey
+		}
+		if diff := cmp.Diff(want, n); diff != "" {
+			t.Errorf("%s: numbers of scripts: -want +got\n%s", name, diff)
+		}
+	}
+}
+
+// custom is a template of a site's own.
+func custom(name, text string) *answer.Recipe {
+	return &answer.Recipe{Name: name, Text: text, Profile: "compute"}
+}
+
+func TestPrecedence(t *testing.T) {
+	r := custom("kickstart-x.tmpl", `{{ range list "names" }}{{ var . | ks }} {{ end }}`)
+	r.Site = map[string]string{"names": "a b c d e timezone", "a": "site", "b": "site", "c": "site", "d": "site", "e": "site"}
+	r.Vars = map[string]string{"b": "profile", "c": "profile", "d": "profile"}
+	r.Groups = map[string]map[string]string{"first": {"c": "first", "d": "first"}, "second": {"c": "second"}, "other": {"a": "other"}}
+	d := data()
+	d.Node.Groups = []string{"first", "second"}
+	d.Node.Attrs = map[string]string{"d": "node"}
+	files, err := r.Render(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("site profile first node site UTC ", string(files["ks.cfg"])); diff != "" {
+		t.Errorf("a b c d e timezone: -want +got\n%s", diff)
+	}
+}
+
+// TestTemplatesThatAreRefused: a template that could put out a value as it is, or is not what its name says.
+func TestTemplatesThatAreRefused(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"kickstart-x.tmpl", "a\n{{ .Node }}", "kickstart-x.tmpl:2:3: {{.Node}} puts a value out as it is: end it with | ks or | sh"},
+		{"kickstart-x.tmpl", `{{ var "disk" }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ .Node | ks | printf "%s" }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ if true }}{{ with .Node }}{{ range list "ntp" }}{{ . }}{{ end }}{{ end }}{{ end }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ if true }}{{ else }}{{ .Node }}{{ end }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ define "x" }}{{ .Node }}{{ end }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ block "x" . }}{{ .Node }}{{ end }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ .Node | xml }}`, "as it is"},
+		{"autoyast-x.tmpl", `{{ .Node | sh }}`, "end it with | xml"},
+		{"autoinstall-x.tmpl", `{{ .Node | ks }}`, "end it with | yaml"},
+		{"preseed-x.tmpl", `{{ .Node | sh }}`, "end it with | preseed"},
+		{"kickstart-x.tmpl", `{{ provost }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ provost.late }}`, "there is no hook provost.late: use provost.pre, provost.post, provost.onerror"},
+		{"kickstart-x.tmpl", `{{ index provost "pre" }}`, "as it is"},
+		{"kickstart-x.tmpl", `{{ .Node | ks`, "unclosed action"},
+		{"kickstart-x.tmpl", `{{ readFile "/etc/shadow" | ks }}`, `function "readFile" not defined`},
+		{"x.tmpl", ``, "its name tells what it is for: use kickstart-NAME.tmpl, autoyast-NAME.tmpl"},
+		{"kickstart-../x.tmpl", ``, "its name tells"},
+		{"kickstart.tmpl", ``, "is the part that others of its kind share"},
+		{"kickstart-x.tmpl", `{{ var "nothing" | ks }}`, `there is no var "nothing": set it in the profile`},
+		{"kickstart-x.tmpl", `{{ .Nothing | ks }}`, "can't evaluate field Nothing"},
+		{"kickstart-x.tmpl", `{{ template "nothing" . }}`, `"nothing" not defined`},
+		{"kickstart-x.tmpl", `{{ define "x" }}` + strings.Repeat("x", 1000) + `{{ template "x" . }}{{ end }}{{ template "x" . }}`, "larger than"},
+	} {
+		_, err := custom(c.name, c.text).Render(data())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Render(%s %q) = %v, want %q", c.name, c.text, err, c.want)
+		}
+	}
+}
+
+func TestValuesThatAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		key, value, want string
+	}{
+		{"timezone", "Europe/Berlin\n%end", "control character U+000A"},
+		{"timezone", "--utc", "use a zone like Europe/Berlin"},
+		{"keyboard", "us --x", "use a layout"},
+		{"disk", "sda", "use a path like /dev/sda"},
+		{"disk", "/dev/../etc", "use a path"},
+		{"packages", "vim, %end", "use names of packages"},
+		{"ntp", "10.0.0.1 a_b", "use addresses or names"},
+		{"proxy", "file:/etc/passwd", "a node's attribute names no file"},
+		{"proxy", "ftp://x", "use a URL of http, https"},
+		{"source", "http://h/'x", "use a URL"},
+		{"kernel-args", "a $(reboot)", "without quotes"},
+		{"rootpw-hash", "secretCANARY", "its value, which is not shown"},
+		{"join-key", "secret CANARY", "its value, which is not shown"},
+		{"own", "tab\there", "control character U+0009"},
+		{"own", "bad\xff", "not UTF-8"},
+		{"own", "nel\u0085", "control character U+0085"},
+	} {
+		for _, name := range families {
+			r, d := shipped(t, name), data()
+			d.Node.Attrs = map[string]string{c.key: c.value}
+			for _, render := range []func(answer.Data) (map[string][]byte, error){r.Render, r.RenderMasked} {
+				_, err := render(d)
+				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "CANARY") {
+					t.Errorf("%s with %s=%q: %v, want %q", name, c.key, c.value, err, c.want)
+				}
+			}
+		}
+	}
+}
+
+func TestQuotesOfTheirPlaces(t *testing.T) {
+	const nasty = `a "b" 'c' \d ${e} $(f) %end ]]> </x> & #cloud-config: {g} | h`
+	for _, c := range []struct{ name, text, file, want string }{
+		{"kickstart-x.tmpl", `{{ var "own" | ks }}`, "ks.cfg", `"a \"b\" 'c' \\d ${e} $(f) %end ]]> </x> & #cloud-config: {g} | h"`},
+		{"kickstart-x.tmpl", `{{ var "own" | sh }}`, "ks.cfg", `'a "b" '\''c'\'' \d ${e} $(f) %end ]]> </x> & #cloud-config: {g} | h'`},
+		{"kickstart-x.tmpl", `{{ "%end" | ks }}{{ "%end" | sh }}{{ "" | ks }}{{ "" | sh }}`, "ks.cfg", `"%end"'%end'""''`},
+		{"autoyast-x.tmpl", `{{ var "own" | xml }}`, "autoinst.xml", `a &#34;b&#34; &#39;c&#39; \d ${e} $(f) %end ]]&gt; &lt;/x&gt; &amp; #cloud-config: {g} | h`},
+		{"preseed-x.tmpl", `{{ var "own" | preseed }}`, "preseed.cfg", nasty},
+		{"autoinstall-x.tmpl", `{{ define "meta-data" }}{}{{ end }}{{ var "own" | yaml }}`, "user-data", `"a \"b\" 'c' \\d ${e} $(f) %end ]]> </x> & #cloud-config: {g} | h"`},
+	} {
+		r := custom(c.name, c.text)
+		r.Vars = map[string]string{"own": nasty}
+		files, err := r.Render(data())
+		if got := string(files[c.file]); err != nil || got != c.want {
+			t.Errorf("%s = %s, %v, want %s", c.text, got, err, c.want)
+		}
+	}
+	for _, value := range []string{`ends with \`, " blank"} {
+		r := custom("preseed-x.tmpl", `{{ var "own" | preseed }}`)
+		r.Vars = map[string]string{"own": value}
+		if _, err := r.Render(data()); err == nil {
+			t.Errorf("preseed takes %q", value)
+		}
+	}
+	// What a shell makes of a quoted value is the value.
+	out, err := exec.Command("sh", "-c", "printf %s "+`'`+strings.ReplaceAll(nasty, `'`, `'\''`)+`'`).Output()
+	if err != nil || string(out) != nasty {
+		t.Errorf("sh gives %q, %v", out, err)
+	}
+}
+
+func TestSecretsAreMasked(t *testing.T) {
+	r := custom("kickstart-x.tmpl", `{{ var "rootpw-hash" | ks }} {{ var "licence" | sh }} {{ printf "%s" (var "licence") | ks }} {{ var "plain" | ks }}`)
+	r.Vars = map[string]string{"rootpw-hash": rootpw, "licence": "file:/etc/provost/licence", "plain": "plain"}
+	r.Secrets = map[string]string{"file:/etc/provost/licence": "CANARY"}
+	files, err := r.RenderMasked(data())
+	const want = `"********" '********' "********" plain`
+	if err != nil || string(files["ks.cfg"]) != want {
+		t.Errorf("masked = %q, %v, want %q", files["ks.cfg"], err, want)
+	}
+	r.Secrets = nil
+	if _, err := r.Render(data()); err == nil || !strings.Contains(err.Error(), "var licence") {
+		t.Errorf("without the file's content: %v", err)
+	}
+}
+
+func TestExternalNeedsAnAddress(t *testing.T) {
+	r := shipped(t, "kickstart-el9")
+	r.External, r.Vars = true, map[string]string{"join-key": joinKey}
+	d := data()
+	d.URLs = nil
+	if _, err := r.Render(d); err == nil || !strings.Contains(err.Error(), "set advertise in provostd.yaml") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestCheckVar(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"rootpw-hash", "file:/etc/provost/rootpw", ""},
+		{"rootpw-hash", "file:rootpw", "name the file by its whole path"},
+		{"timezone", "Mars Base", "use a zone"},
+		{"own", "anything at all", ""},
+		{"timezone", "", ""},
+	} {
+		err := answer.CheckVar(c.name, c.value)
+		if got := fmt.Sprint(err); c.want == "" && err != nil || c.want != "" && !strings.Contains(got, c.want) {
+			t.Errorf("CheckVar(%s, %q) = %v, want %q", c.name, c.value, err, c.want)
+		}
+	}
+}
+
+// FuzzStructure: whatever a node's attributes are, a file that is made of them has the structure that it has without.
+func FuzzStructure(f *testing.F) {
+	for _, s := range []string{"x", "a\nb", `"`, `'`, "%end", "${x}", "]]>", "#cloud-config", "\x00", "\x1b[2J", "\r\n%include /etc/shadow", "$(reboot)", "`reboot`",
+		`a\`, "- b: c", "&amp;", "<script>", "--erroronfail", " ", "\u2028", "\ufeff", "*a", "a: b # c", "http://h/ x", "d-i a/b string c"} {
+		for i := range len(families) {
+			f.Add(s, uint(i))
+		}
+	}
+	// Where the shipped templates name no variable of a site's own, these do.
+	own := map[string]string{
+		"kickstart":   "rootpw {{ var \"own\" | ks }}\n%packages\n@core\n%end\n%pre\necho {{ var \"own\" | sh }}\n%end\n{{ provost.post }}\n",
+		"autoyast":    "<profile a=\"{{ var \"own\" | xml }}\"><x>{{ var \"own\" | xml }}</x>{{ provost.pre }}</profile>",
+		"preseed":     "d-i a/b string {{ var \"own\" | preseed }}\nd-i preseed/early_command string echo {{ var \"own\" | sh | preseed }}; {{ provost.early }}\n",
+		"autoinstall": "#cloud-config\na: {{ var \"own\" | yaml }}\nb: {c: {{ var \"own\" | yaml }}}\nlate-commands:\n  - {{ sh (var \"own\") | yaml }}\n{{ define \"meta-data\" }}{a: {{ var \"own\" | yaml }}}{{ end }}",
+	}
+	f.Fuzz(func(t *testing.T, value string, which uint) {
+		name := families[which%uint(len(families))]
+		kind, _, _ := strings.Cut(name, "-")
+		for _, r := range []*answer.Recipe{full(t, name), custom(kind+"-x.tmpl", own[kind])} {
+			keys := []string{"own"}
+			for _, v := range answer.Variables() {
+				if !slices.Contains([]string{"firewall", "ntp", "packages", "selinux"}, v.Name) { // these are meant to change it
+					keys = append(keys, v.Name)
+				}
+			}
+			r.External = true
+			if r.Vars == nil {
+				r.Vars = map[string]string{}
+			}
+			r.Vars["own"], r.Vars["join-key"], r.Vars["agent-sha256"] = "value", joinKey, strings.Repeat("0", 64)
+			d := data()
+			d.Node.Attrs = nil
+			base, err := r.Render(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range keys {
+				d.Node.Attrs = map[string]string{key: value}
+				files, err := r.Render(d)
+				if err != nil || value == "" {
+					continue
+				}
+				for file, b := range files {
+					want, got := checkStructure(t, file, base[file]), checkStructure(t, file, b)
+					if diff := cmp.Diff(want.parts, got.parts); diff != "" {
+						t.Errorf("%s, %s: %s=%q changes the structure: -without +with\n%s", r.Name, file, key, value, diff)
+					}
+					if len(want.scripts) != len(got.scripts) {
+						t.Errorf("%s, %s: %s=%q gives %d scripts, not %d", r.Name, file, key, value, len(got.scripts), len(want.scripts))
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestHooksKeepTheirPlace: not even the collector's own address, which a site writes down, can end a hook's script.
+func TestHooksKeepTheirPlace(t *testing.T) {
+	for _, name := range families {
+		r := shipped(t, name)
+		r.External, r.Vars = true, map[string]string{"join-key": joinKey}
+		d := data()
+		base, err := r.Render(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"]]>", "%end", "'", `"`, "$(reboot)", "a\\", ": #", "</script>"} {
+			d.URLs, d.Images = []string{"https://h/" + text}, "http://h/"+text
+			files, err := r.Render(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for file, b := range files {
+				want, got := checkStructure(t, file, base[file]), checkStructure(t, file, b)
+				if diff := cmp.Diff(want.parts, got.parts); diff != "" || len(want.scripts) != len(got.scripts) {
+					t.Errorf("%s with %q: -without +with\n%s", name, text, diff)
+				}
+			}
+		}
+		d.URLs = []string{"https://h\n%end"}
+		if _, err := r.Render(d); err == nil {
+			t.Errorf("%s takes an address of two lines", name)
+		}
+	}
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"provost/collector/internal/answer"
+	"provost/collector/internal/boot"
+	"provost/collector/internal/profile"
+	"provost/proto"
+)
+
+const stageAnswer = "answer-sent"
+
+// Answer implements boot.Decider: one answer file of an attempt, made anew each time from what was kept when the install
+// was ordered. It is to be had until the installer is done.
+func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, file string) ([]byte, error) {
+	gone := problem(404, proto.CodeNotFound, "", "there is no such answer file, or its install is over")
+	id, attempt, ok := r.openTicket(ticket)
+	if !ok || id != install {
+		return nil, gone
+	}
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	var n *node
+	if in != nil {
+		n = r.pub.nodes[in.rec.Load().Node]
+	}
+	r.pub.RUnlock()
+	if n == nil || in.recipe.Answer == nil {
+		return nil, gone
+	}
+	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Attempt != attempt || v.Sealed || over(v) {
+		return nil, gone
+	}
+	spec, err := r.specOf(in, n)
+	if err != nil {
+		return nil, err
+	}
+	files, err := in.recipe.Answer.Render(answerData(spec, id, q.Images(), r.opt.URLs, r.opt.Pin))
+	if err != nil {
+		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
+			"answer file of %s: %v", spec.Name, err)
+	}
+	b, ok := files[file]
+	if !ok {
+		return nil, gone
+	}
+	return b, nil
+}
+
+// specOf is a node as an install of it was ordered: what can be said of it may have changed since then.
+func (r *Registry) specOf(in *install, n *node) (proto.NodeSpec, error) {
+	signed, err := r.signedPlan(in.id)
+	if err != nil {
+		return proto.NodeSpec{}, err
+	}
+	plan, err := proto.DecodePlan(signed.Payload)
+	if err != nil {
+		return proto.NodeSpec{}, fmt.Errorf("reading the plan of %s: %w", in.id, err)
+	}
+	spec := n.Spec
+	spec.Attrs, spec.Groups = plan.Attrs, plan.Groups
+	return spec, nil
+}
+
+func answerData(n proto.NodeSpec, install, images string, urls []string, pin string) answer.Data {
+	d := answer.Data{Node: answer.Node{Name: n.Name, IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs}, Install: install, Images: images, URLs: urls, Pin: pin}
+	if len(n.MACs) > 0 {
+		d.Node.MAC = n.MACs[0]
+	}
+	return d
+}
+
+// Render gives what a node's installer gets, for eyes: of the install that is under way, or else what an order would give
+// now. host is the boot server's HOST:PORT and urls are the collector's, as the node reaches them.
+func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode, error) {
+	r.pub.RLock()
+	n := r.pub.nodes[name]
+	var in *install
+	if n != nil {
+		in = r.pub.installs[n.Install]
+	}
+	r.pub.RUnlock()
+	if n == nil || n.Discovered {
+		return nil, unknownNode(name)
+	}
+	const none = "00000000000000000000000000" // an install that is not ordered yet
+	id, attempt, spec := none, 1, n.Spec
+	var recipe *Recipe
+	out := &proto.RenderedNode{Schema: proto.Schema, Node: name, Files: []proto.RenderedFile{}}
+	if in != nil {
+		if v := in.look(); !v.Sealed && !over(v) {
+			var err error
+			if spec, err = r.specOf(in, n); err != nil {
+				return nil, err
+			}
+			recipe, id, attempt = in.recipe, in.id, max(in.rec.Load().Attempt, 1)
+			out.Install = id
+		}
+	}
+	if recipe == nil {
+		if n.Spec.Profile == "" {
+			return nil, problem(422, proto.CodeBadProfile, "provost node set "+name+" --profile P", "node %s has no profile", name)
+		}
+		if err := r.checkProfile(n.Spec.Profile); err != nil {
+			return nil, err
+		}
+		p, err := r.opt.Profiles.Prepare(n.Spec.Profile, n.Spec)
+		if err != nil {
+			return nil, err
+		}
+		recipe = &p.Recipe
+	}
+	out.Profile = recipe.Profile
+	bad := func(err error) error {
+		return problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes", "%v", err)
+	}
+	q := boot.Request{Host: host}
+	args, err := r.kernelArgs(recipe, n.Spec, id, attempt, q, "********", n.Spec.MACs[0])
+	if err != nil {
+		return nil, bad(err)
+	}
+	out.Args = args
+	if recipe.Answer == nil {
+		return out, nil
+	}
+	files, err := recipe.Answer.RenderMasked(answerData(spec, id, q.Images(), urls, r.opt.Pin))
+	if err != nil {
+		return nil, bad(fmt.Errorf("answer file of %s: %w", name, err))
+	}
+	for _, file := range slices.Sorted(maps.Keys(files)) {
+		out.Files = append(out.Files, proto.RenderedFile{Name: file, Text: string(files[file])})
+	}
+	return out, nil
+}
+
+// kernelArgs makes the profile's arguments from what was kept of it.
+func (r *Registry) kernelArgs(recipe *Recipe, spec proto.NodeSpec, install string, attempt int, q boot.Request, ticket, mac string) (string, error) {
+	p, err := profile.Recall(recipe.Profile, recipe.Args, recipe.Vars)
+	if err != nil {
+		return "", fmt.Errorf("reading the kernel arguments of install %s: %w", install, err)
+	}
+	d := profile.ArgData{Images: q.Images(), Node: spec.Name, Install: install, Attempt: attempt, MAC: mac, Groups: spec.Groups, Attrs: spec.Attrs}
+	if recipe.Answer != nil {
+		file, err := recipe.Answer.File()
+		if err != nil {
+			return "", err
+		}
+		d.Answer = q.Answer(install, ticket, file)
+	}
+	return p.KernelArgs(d)
+}
+
+// sentStage is the stage that the fetch of a file stands for.
+func (rc *Recipe) sentStage(file string) string {
+	switch {
+	case file == rc.Kernel:
+		return stageKernel
+	case strings.HasPrefix(file, boot.AnswerPrefix):
+		return stageAnswer
+	}
+	return stageInitrd
+}

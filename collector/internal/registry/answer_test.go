@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"provost/collector/internal/answer"
+	"provost/collector/internal/boot"
+	"provost/collector/internal/registry/registrytest"
+	"provost/proto"
+)
+
+// withAnswer gives the profile compute an answer file.
+func withAnswer(s *registrytest.Site, text string) {
+	p := registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\n"})
+	p.Recipe.Args = "inst.ks={{ .Answer }}"
+	p.Recipe.Answer = &answer.Recipe{Name: "kickstart-x.tmpl", Text: text, Profile: "compute",
+		Vars: map[string]string{"rootpw-hash": "file:/x"}, Secrets: map[string]string{"file:/x": "$6$CANARY"}}
+	s.Profiles.Put("compute", p)
+}
+
+const answerText = `{{ .Node | ks }} {{ .MAC | ks }} {{ .Images | ks }} {{ var "colour" "none" | ks }} {{ var "rootpw-hash" | ks }}`
+
+// TestAnswerFile: what was kept when the install was ordered is served until the installer is done, to nobody but whom the
+// attempt's boot script told.
+func TestAnswerFile(t *testing.T) {
+	s := registrytest.New(t)
+	withAnswer(s, answerText)
+	mac := s.Add("n1", 1)
+	colour := func(v string) {
+		t.Helper()
+		if err := s.PatchNodes(ctx, []string{"n1"}, proto.NodePatch{Attrs: map[string]*string{"colour": &v}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	colour("red")
+	id := s.Ordered("n1")
+	withAnswer(s, "another template")
+	colour("blue")
+	s.Restart()
+
+	d := s.Script(mac)
+	q := boot.Request{Host: "10.0.0.1:8480"}
+	if want := "inst.ks=" + q.Answer(id, d.Ticket, "ks.cfg"); d.Args != want {
+		t.Errorf("kernel arguments = %s, want %s", d.Args, want)
+	}
+	get := func(install, ticket, file string) string {
+		b, err := s.Answer(ctx, q, install, ticket, file)
+		if p := new(proto.Problem); errors.As(err, &p) {
+			return http.StatusText(p.Status)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	want := "n1 " + mac + ` http://10.0.0.1:8480/images red "$6$CANARY"`
+	for range 2 {
+		if got := get(id, d.Ticket, "ks.cfg"); got != want {
+			t.Errorf("answer file = %s, want %s", got, want)
+		}
+	}
+	other := s.Add("n2", 2)
+	s.Ordered("n2")
+	d2 := s.Script(other)
+	for name, got := range map[string]string{
+		"other file": get(id, d.Ticket, "shadow"), "other's ticket": get(id, d2.Ticket, "ks.cfg"), "other's install": get(d2.Install, d.Ticket, "ks.cfg"),
+		"no ticket": get(id, "x", "ks.cfg"),
+	} {
+		if got != "Not Found" {
+			t.Errorf("%s: %s, want Not Found", name, got)
+		}
+	}
+
+	s.Sent(ctx, d.Ticket, "images/vmlinuz", true)
+	s.Sent(ctx, d.Ticket, boot.AnswerPrefix+"ks.cfg", true)
+	s.Sent(ctx, d.Ticket, boot.AnswerPrefix+"ks.cfg", true)
+	list, err := s.InstallEvents("n1", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range list.Events {
+		if e.Stage == "answer-sent" && e.Source == proto.SourceBoot {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d events answer-sent, want 1", n)
+	}
+
+	r, err := s.Render("n1", "10.0.0.1:8480", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Install != id || len(r.Files) != 1 || r.Files[0].Text != strings.Replace(want, "$6$CANARY", "********", 1) ||
+		r.Args != "inst.ks="+q.Answer(id, "********", "ks.cfg") {
+		t.Errorf("rendered = %+v", r)
+	}
+
+	seal(t, s, d)
+	if got := get(id, d.Ticket, "ks.cfg"); got != "Not Found" {
+		t.Errorf("after the seal: %s", got)
+	}
+	r, err = s.Render("n1", "10.0.0.1:8480", nil)
+	if err != nil || r.Install != "" || r.Files[0].Text != "another template" {
+		t.Errorf("after the seal the next order would get %+v, %v", r, err)
+	}
+}
+
+// seal lets the agent say that the installer is done.
+func seal(t *testing.T, s *registrytest.Site, d boot.Decision) {
+	t.Helper()
+	if _, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(1))); err != nil {
+		t.Fatal(err)
+	}
+	s.Clock.Advance(time.Minute)
+	send(t, s, d.Install, event(1, proto.KindSealed, 1, func(e *proto.Event) { e.Stage = "sealed" }))
+}
+
+func TestAnswerFileOfASupersededInstall(t *testing.T) {
+	s := registrytest.New(t)
+	withAnswer(s, answerText)
+	mac := s.Add("n1", 1)
+	id := s.Ordered("n1")
+	d := s.Script(mac)
+	s.Ordered("n1")
+	if _, err := s.Answer(ctx, boot.Request{Host: "h"}, id, d.Ticket, "ks.cfg"); code(err) != proto.CodeNotFound {
+		t.Errorf("error = %v, want not found", err)
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	if _, err := s.Render("n9", "h:80", nil); code(err) != proto.CodeUnknownNode {
+		t.Errorf("unknown node: %v", err)
+	}
+	if r, err := s.Render("n1", "h:80", nil); err != nil || len(r.Files) != 0 || r.Args != "quiet" {
+		t.Errorf("a profile without an answer file: %+v, %v", r, err)
+	}
+	withAnswer(s, `{{ var "colour" | ks }}`)
+	if _, err := s.Render("n1", "h:80", nil); code(err) != proto.CodeBadProfile || !strings.Contains(err.Error(), `there is no var "colour"`) {
+		t.Errorf("a template that cannot be made: %v", err)
+	}
+}

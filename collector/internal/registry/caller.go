@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import "context"
+
+// Caller is whose request something is, for the history.
+type Caller struct {
+	Actor  string
+	Client string // the program, as it calls itself
+}
+
+type callerKey struct{}
+
+// By gives a context whose decisions are the caller's.
+func By(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+func callerOf(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
