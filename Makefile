@@ -33,7 +33,7 @@ bin/mkinitrd: FORCE
 test: build ## unit, race, command line and shell tests, and the VM tests of the main ways (at most 15 minutes on 2 cores)
 	sh initrd/e2e/setup.sh test
 	CGO_ENABLED=1 go test -race -timeout 10m ./...
-	go test -tags e2e -count=1 -timeout 12m -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot)$$' -v ./initrd/e2e
+	go test -tags e2e -count=1 -timeout 15m -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
 
 check: build ## formatting, vet, staticcheck, tidy modules, shellcheck, the agent's size
 	sh initrd/e2e/setup.sh check

@@ -13,9 +13,10 @@ test)
 	# extlinux, syslinux-common    boot loader and MBR of the installed disk
 	# mmdebstrap, busybox-static, cpio, kmod, zstd   building the fast installer
 	# gcc, libc6-dev               the race detector
-	# dash, shellcheck             the tests of postscripts
+	# dash, shellcheck             the tests of postscripts and answer files
+	# openssh-client               the tests of the rescue shell
 	packages='qemu-system-x86 ipxe-qemu e2fsprogs fdisk extlinux syslinux-common
-		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck'
+		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client'
 	;;
 check) packages=shellcheck ;;
 *)

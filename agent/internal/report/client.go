@@ -90,7 +90,7 @@ func newClient(urls []string, pin *Pin, timing Timing, version string) *client {
 			ResponseHeaderTimeout: timing.Request,
 			DisableCompression:    true,
 			MaxIdleConnsPerHost:   1,
-			IdleConnTimeout:       90 * time.Second,
+			IdleConnTimeout:       15 * time.Second, // half of a heartbeat: an idle agent holds no connection of the collector's
 			// No proxy: an installer's is for packages. HTTP/1.1 only: one request at a time is all that there is.
 			Protocols: &http.Protocols{},
 		},

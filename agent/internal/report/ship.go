@@ -61,7 +61,7 @@ func (s *Sender) ship(ctx context.Context) (bool, error) {
 		if a.Next <= next {
 			return false, senseless("the collector was sent record %d and wants %d", next, a.Next)
 		}
-		if a.Next > last+1 {
+		if last = max(last, records[len(records)-1].Seq); a.Next > last+1 { // records may have come since Last
 			s.Say(fmt.Sprintf("the collector has records up to %d of journal %s, here are %d: numbers in between are lost", a.Next-1, j.ID(), last))
 		}
 		return true, nil

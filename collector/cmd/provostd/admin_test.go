@@ -88,8 +88,7 @@ func TestDB(t *testing.T) {
 		t.Errorf("exit status %d\n%s", code, d.err)
 	}
 	again := filepath.Join(dir, "again")
-	steps = steps[:0]
-	for _, s := range []struct {
+	steps = append(steps[:0], []struct {
 		args []string
 		code int
 		text string
@@ -100,9 +99,7 @@ func TestDB(t *testing.T) {
 		{[]string{"db", "restore", "--data", again, file}, 0, "bytes, up to revision"},
 		{[]string{"token", "list", "--data", data}, 0, ""},
 		{[]string{"ca", "issue", "--data", data}, 0, d.rec.Pin},
-	} {
-		steps = append(steps, s)
-	}
+	}...)
 	check()
 	pin := d.rec.Pin
 	d = start(t, again)

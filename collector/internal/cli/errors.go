@@ -164,6 +164,8 @@ func judgeProblem(p *proto.Problem) (code int, hint string) {
 		return exitUsageError, "`provost node list` shows the nodes that there are"
 	case p.Code == proto.CodeUnknownProfile && hint == "":
 		return exitUsageError, "`provost profile list` shows the profiles that there are"
+	case p.Code == proto.CodeBadProfile:
+		return exitConfig, hint
 	case p.Code == proto.CodeConflict, p.Code == proto.CodeNotOrdered:
 		return exitFailed, hint
 	}

@@ -248,7 +248,7 @@ func TestTooManyBytes(t *testing.T) {
 	for round := range 12 {
 		seq++
 		a := send(t, s, old, event(seq, proto.KindNote, 1, long))
-		if got, want := len(a.Refused) == 1, round >= 10; got != want {
+		if got, want := len(a.Refused) == 1, round >= 9; got != want {
 			t.Errorf("round %d: refused %v, want %v", round, a.Refused, want)
 		}
 		s.Checkpoint(ctx)

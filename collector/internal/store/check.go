@@ -83,7 +83,7 @@ func (r *Report) walk(db *bolt.DB) (problem string) {
 		for _, b := range buckets {
 			bucket := tx.Bucket([]byte(b))
 			if bucket == nil {
-				if b == Packed && r.Schema < 2 {
+				if (b == Packed || b == History) && r.Schema < 2 {
 					continue
 				}
 				return fmt.Errorf("bucket %s is missing", b)

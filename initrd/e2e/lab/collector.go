@@ -28,15 +28,16 @@ func (l *Lab) CA() string      { return l.path("data", "ca", "ca.pem") }
 func (l *Lab) JoinKey() string { return l.path("data", "join-key") }
 func (l *Lab) Bin() string     { return filepath.Join(l.source, "bin") }
 
-// StartCollector starts provostd and waits, 30 s at most, until it answers. It may be called
-// again after KillCollector: addresses and data are the same.
+// StartCollector starts provostd and waits until it answers, 2 minutes at most: thousands of
+// agents may be waiting for it, too. It may be called again after KillCollector: addresses and
+// data are the same.
 func (l *Lab) StartCollector(ctx context.Context) error {
 	p, err := start(l.path("provostd.log"), l.bin("provostd"), "serve", "--config", l.path("provostd.yaml"))
 	if err != nil {
 		return fmt.Errorf("starting provostd: %w", err)
 	}
 	l.collector = p
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		_, err := l.Provost(ctx, "status")

@@ -31,8 +31,18 @@ func NewDisk(path string, size int64) error {
 	return nil
 }
 
-// Root is the file system of a stopped machine's first partition, as a mount would show it:
-// a copy, with the ext4 journal replayed. The disk itself is only read, and root is not needed.
+// NewExt4 makes a raw disk of size bytes that is one ext4 file system, without partitions, with a copy of the directory
+// from in it.
+func NewExt4(path string, size int64, from string) error {
+	if err := NewDisk(path, size); err != nil {
+		return err
+	}
+	_, err := tool("/sbin/mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", from, path)
+	return err
+}
+
+// Root is the file system of a stopped machine, as a mount would show it: a copy, with the ext4 journal replayed. The
+// disk itself is only read, and root is not needed.
 type Root struct{ image string }
 
 // OpenRoot copies the first partition of the disk to image, which Close removes.
@@ -46,12 +56,29 @@ func OpenRoot(disk, image string) (*Root, error) {
 		fmt.Sprintf("skip=%d", start), fmt.Sprintf("count=%d", size), "status=none"); err != nil {
 		return nil, err
 	}
+	return OpenExt4(image)
+}
+
+// OpenExt4 opens a copy of a disk that is one ext4 file system. The journal is replayed in it, and Close removes it.
+func OpenExt4(image string) (*Root, error) {
 	r := &Root{image}
 	if _, err := tool("/sbin/e2fsck", "-p", "-E", "journal_only", image); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// Check looks whether the file system is sound.
+func (r *Root) Check() error {
+	_, err := tool("/sbin/e2fsck", "-f", "-n", r.image)
+	return err
+}
+
+// CopyDir copies a directory with everything below it into an existing directory of this machine, under its own name.
+func (r *Root) CopyDir(path, into string) error {
+	_, err := r.debugfs("rdump", path, into)
+	return err
 }
 
 // Close removes the copy.
@@ -77,13 +104,17 @@ func (r *Root) ReadDir(path string) ([]string, error) {
 	return names, nil
 }
 
-// debugfs runs one request on one path. It exits 0 whatever happens and complains on stderr,
-// after one line that tells its version.
-func (r *Root) debugfs(request, path string) ([]byte, error) {
+// debugfs runs one request on a path, and perhaps one of this machine. It exits 0 whatever happens and complains on
+// stderr, after one line that tells its version.
+func (r *Root) debugfs(request, path string, own ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), toolLimit)
 	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/sbin/debugfs", "-R", fmt.Sprintf("%s %q", request, path), r.image)
+	request = fmt.Sprintf("%s %q", request, path)
+	for _, p := range own {
+		request += fmt.Sprintf(" %q", p)
+	}
+	cmd := exec.CommandContext(ctx, "/sbin/debugfs", "-R", request, r.image)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package vm runs real machines for the tests and the demo: QEMU without acceleration by the
-// host, booting over the network first and from a raw disk file second.
+// host, booting over the network first and from a raw disk file second, or a kernel that is
+// given. It can log what a machine writes to its disk, and make the disk again as it was at
+// any moment of that log.
 //
 // A guest's reboot ends its QEMU, and the next boot is a new Start on the same disk: under
 // emulation a warm reset costs 20 s more than that. Nothing here writes to a disk file of
@@ -19,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +35,11 @@ type Config struct {
 	BootURL string // what DHCP hands to the PXE firmware; empty: boots from the disk only
 	Memory  string // QEMU's -m; empty means 1G
 	Dir     string // existing directory for the console file
+
+	Kernel, Initrd, Append string // boots these files at once instead of any firmware's choice
+
+	WriteLog string      // file for a log of everything that is written to the disk, see ReadWriteLog; it is made anew
+	Forward  map[int]int // ports on the host's loopback interface, each to one of the guest
 }
 
 // VM is a started machine. Its methods may be called from any goroutine.
@@ -49,6 +57,12 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	tmp, err := os.MkdirTemp("", "vm-")
 	if err != nil {
 		return nil, fmt.Errorf("making the monitor's directory: %w", err)
+	}
+	if c.WriteLog != "" {
+		if err := NewDisk(c.WriteLog, writeLogSize); err != nil {
+			os.RemoveAll(tmp)
+			return nil, err
+		}
 	}
 	con, err := openConsole(filepath.Join(c.Dir, c.Name+".console"))
 	if err != nil {
@@ -92,20 +106,33 @@ func arguments(c Config, monitor string) []string {
 		memory = "1G"
 	}
 	netdev, nic := "user,id=n0", "virtio-net-pci,netdev=n0,mac="+c.MAC
+	for host, guest := range c.Forward {
+		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, guest)
+	}
 	if c.BootURL != "" {
 		netdev += ",bootfile=" + c.BootURL
 		nic += ",bootindex=1"
 	} else {
 		nic += ",romfile="
 	}
-	return []string{
+	drive := []string{"-drive", "file=" + c.Disk + ",if=none,id=d0,format=raw,cache=unsafe,discard=unmap"}
+	if c.WriteLog != "" {
+		// A flush of the guest need not reach this machine's own disk: only QEMU will be killed.
+		drive = []string{"-blockdev", "driver=blklogwrites,node-name=d0,log-sector-size=512" +
+			",file.driver=file,file.filename=" + c.Disk + ",file.cache.no-flush=on" +
+			",log.driver=file,log.filename=" + c.WriteLog + ",log.cache.no-flush=on"}
+	}
+	boot := []string{}
+	if c.Kernel != "" {
+		boot = []string{"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", c.Append}
+	}
+	return slices.Concat([]string{
 		"-name", c.Name, "-machine", "q35,smm=off,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot",
 		"-serial", "stdio", "-monitor", "unix:" + monitor + ",server=on,wait=off",
-		"-drive", "file=" + c.Disk + ",if=none,id=d0,format=raw,cache=unsafe,discard=unmap",
 		"-device", "virtio-blk-pci,drive=d0,bootindex=2", "-device", "virtio-rng-pci",
 		"-netdev", netdev, "-device", nic,
-	}
+	}, drive, boot)
 }
 
 // Kill cuts the power: what the guest had not yet written to its disk is lost.
