@@ -60,11 +60,15 @@ e2e-debian: ## debian-installer itself in a VM: not there yet
 e2e-fai: ## FAI in a VM: not there yet
 	@echo "make e2e-fai: there is no FAI profile yet; make e2e has the VM tests that exist" >&2; exit 1
 
-soak: ## long runs of kills, power cuts and load: not there yet
-	@echo "make soak: the long runs are not written yet; make test has the kills that exist" >&2; exit 1
+soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kills of the agent at each point (about 90 minutes)
+	sh initrd/e2e/setup.sh test
+	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run
+	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
+	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
 
-bench: ## figures beside their yardsticks: not there yet
-	@echo "make bench: the benchmark that prints ratios is not written yet; go test -bench . ./... runs what exists" >&2; exit 1
+bench: ## the agent's figures beside their yardsticks, then the collector's micro-benchmarks
+	go run ./agent/cmd/agentbench
+	go test -run '^$$' -bench . ./collector/internal/store ./collector/internal/evidence ./collector/internal/cli
 
 dist: ## packages: not there yet
 	@echo "make dist: deb and rpm packages are not made yet; make build gives the static programs in bin/" >&2; exit 1
