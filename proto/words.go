@@ -102,6 +102,23 @@ var Outcomes = []Outcome{OutcomeOK, OutcomeFailed, OutcomeTimeout, OutcomeSignal
 // Good reports whether a plan goes on after this outcome.
 func (o Outcome) Good() bool { return o == OutcomeOK || o == OutcomeSkipped }
 
+// Cause is the kind of cause that a step with this outcome is, unless something more is known of it.
+func (o Outcome) Cause() CauseKind {
+	switch o {
+	case OutcomeTimeout:
+		return CauseTimeout
+	case OutcomeSignal:
+		return CauseSignal
+	case OutcomePreflight:
+		return CausePreflight
+	case OutcomeInterrupted:
+		return CauseInterrupted
+	case OutcomeAborted:
+		return CauseAbort
+	}
+	return CauseStep
+}
+
 // OnFailure is what the agent does when a plan has failed.
 type OnFailure string
 

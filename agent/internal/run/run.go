@@ -403,14 +403,14 @@ func (r *runner) refuse(s proto.Step, o proto.Outcome, msg string) *proto.Event 
 
 // stopped is a cause that is not a step's own: the plan ended before step s began, and nothing of it ran.
 func (r *runner) stopped(s proto.Step, o proto.Outcome, msg string) *proto.Event {
-	return &proto.Event{Phase: r.o.Phase, Step: s.Name, Outcome: o, Cause: causeOf(o), Message: msg}
+	return &proto.Event{Phase: r.o.Phase, Step: s.Name, Outcome: o, Cause: o.Cause(), Message: msg}
 }
 
 // end records the end of a try and gives it when the plan cannot go on after it.
 func (r *runner) end(s proto.Step, e proto.Event, goesOn bool) *proto.Event {
 	e.Kind, e.Phase, e.Step = proto.KindStepEnd, r.o.Phase, s.Name
 	if !e.Outcome.Good() {
-		e.Cause = causeOf(e.Outcome)
+		e.Cause = e.Outcome.Cause()
 		e.Warning = goesOn
 	}
 	w := r.append(e)
@@ -420,20 +420,4 @@ func (r *runner) end(s proto.Step, e proto.Event, goesOn bool) *proto.Event {
 		return nil
 	}
 	return &w
-}
-
-func causeOf(o proto.Outcome) proto.CauseKind {
-	switch o {
-	case proto.OutcomeTimeout:
-		return proto.CauseTimeout
-	case proto.OutcomeSignal:
-		return proto.CauseSignal
-	case proto.OutcomePreflight:
-		return proto.CausePreflight
-	case proto.OutcomeInterrupted:
-		return proto.CauseInterrupted
-	case proto.OutcomeAborted:
-		return proto.CauseAbort
-	}
-	return proto.CauseStep
 }

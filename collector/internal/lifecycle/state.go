@@ -165,7 +165,7 @@ func causeOf(e *proto.Event) (proto.Cause, bool) {
 		}
 		c.Kind = e.Cause
 		if c.Kind == "" {
-			c.Kind = causeKind(e.Outcome)
+			c.Kind = e.Outcome.Cause()
 		}
 	case proto.KindStage:
 		if !e.Failed {
@@ -185,22 +185,6 @@ func causeOf(e *proto.Event) (proto.Cause, bool) {
 		return c, false
 	}
 	return c, true
-}
-
-func causeKind(o proto.Outcome) proto.CauseKind {
-	switch o {
-	case proto.OutcomeTimeout:
-		return proto.CauseTimeout
-	case proto.OutcomeSignal:
-		return proto.CauseSignal
-	case proto.OutcomePreflight:
-		return proto.CausePreflight
-	case proto.OutcomeInterrupted:
-		return proto.CauseInterrupted
-	case proto.OutcomeAborted:
-		return proto.CauseAbort
-	}
-	return proto.CauseStep
 }
 
 func (s *State) seen(stage string, pos Pos) {
