@@ -281,6 +281,95 @@ func TestAnyOrder(t *testing.T) {
 	})
 }
 
+// TestFailureStands: whatever the agent says has failed, in the millisecond in which the last attempt began or later, and
+// that no order answers, is seen as failed: whoever else says something at the same time.
+func TestFailureStands(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := func() time.Time {
+			return start.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "at")) * time.Millisecond)
+		}
+		var events []proto.Event
+		var began, failed time.Time
+		for i := range rapid.IntRange(1, 12).Draw(t, "n") {
+			e := proto.Event{At: at(), Seq: uint64(i + 1), Boot: bootA, Phase: proto.PhasePost, Step: "a", Try: 1,
+				Source: proto.SourceAgent, Journal: rapid.SampledFrom([]string{"0000000000000000", jrn, "ffffffffffffffff"}).Draw(t, "journal")}
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				e.Kind, e.Attempt, e.Journal, e.Boot = proto.KindAttempt, i, "", ""
+				e.Source = rapid.SampledFrom([]proto.Source{proto.SourceAuth, proto.SourceBoot}).Draw(t, "source")
+				if e.At.After(began) {
+					began = e.At
+				}
+			case 1:
+				e.Kind, e.Outcome, e.Exit = proto.KindStepEnd, proto.OutcomeFailed, 4
+				if e.At.After(failed) {
+					failed = e.At
+				}
+			case 2:
+				e.Kind, e.Outcome = proto.KindStepEnd, proto.OutcomeOK
+			case 3:
+				e.Kind, e.Stage, e.Journal, e.Boot, e.Source = proto.KindStage, "kernel-sent", "", "", proto.SourceBoot
+			}
+			events = append(events, e)
+		}
+		v := fold(events).View(inputs())
+		if want := !failed.IsZero() && !failed.Before(began); (v.Status == proto.StatusFailed) != want {
+			t.Fatalf("View() = %s, the last failure is at %v, the last attempt began at %v\n%+v", v.Summary, failed.Sub(start), began.Sub(start), events)
+		}
+	})
+}
+
+// TestOrderInTheSameMillisecond: within a journal the sequence says what an order answers; between two, time alone.
+func TestOrderInTheSameMillisecond(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		journal        string // of the order
+		seq            uint64
+		failure, order time.Duration
+		want           proto.Status
+	}{
+		{"after it in the journal", jrn, 3, 0, 0, proto.StatusOrdered},
+		{"before it in the journal", jrn, 1, 0, 0, proto.StatusFailed},
+		{"in the next journal, in the same millisecond", "ffffffffffffffff", 3, 0, 0, proto.StatusFailed},
+		{"in the next journal, later", "0000000000000000", 1, 0, time.Millisecond, proto.StatusOrdered},
+	} {
+		s := fold([]proto.Event{
+			{Kind: proto.KindStepEnd, Source: proto.SourceAgent, Journal: jrn, Seq: 2, Boot: bootA, At: start.Add(tt.failure), Phase: proto.PhasePost,
+				Step: "a", Try: 1, Outcome: proto.OutcomeFailed, Exit: 4},
+			{Kind: proto.KindOrder, Source: proto.SourceAgent, Journal: tt.journal, Seq: tt.seq, Boot: bootA, At: start.Add(tt.order), Order: string(proto.VerbRetry)},
+		})
+		if v := s.View(inputs()); v.Status != tt.want {
+			t.Errorf("an order %s: View() = %s, want %s", tt.name, v.Status, tt.want)
+		}
+	}
+}
+
+// TestTwoInstalls folds the events of two installs of one node as they come, in any order and interleaving, with repeats:
+// each is what it is alone.
+func TestTwoInstalls(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		stories := []*story{failing(), begin().attempt(1).agent().post().runEnd(proto.OutcomeOK).sealed().firstboot(true)}
+		var all []proto.Event
+		alone := map[string]*lifecycle.State{}
+		for i, s := range stories {
+			id := fmt.Sprint("install ", i)
+			alone[id] = fold(s.events)
+			for _, e := range s.events {
+				e.Install = id
+				all = append(all, e)
+			}
+		}
+		all = append(all, all[:rapid.IntRange(0, len(all)).Draw(t, "repeats")]...)
+		got := map[string]*lifecycle.State{"install 0": {}, "install 1": {}}
+		for _, e := range rapid.Permutation(all).Draw(t, "order") {
+			got[e.Install].Apply(&e)
+		}
+		if d := cmp.Diff(alone, got); d != "" {
+			t.Fatalf("together they differ (-alone +together):\n%s", d)
+		}
+	})
+}
+
 // TestBootedIsNeverInferred: whatever else is heard, without a word of the agent that first boot is done, in a boot
 // that was no installer's, no View says booted.
 func TestBootedIsNeverInferred(t *testing.T) {

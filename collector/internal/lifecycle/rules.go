@@ -66,11 +66,11 @@ func stageRule(status proto.Status, why, from string) rule {
 	first := slices.Index(proto.Stages, from)
 	at := func(f *facts) (earliest Pos, ok bool) {
 		for name, seen := range f.state.Stages {
-			if i := slices.Index(proto.Stages, canonical(f.in.Sequence, name)); i < first || f.state.Began.after(seen.Last) {
+			if i := slices.Index(proto.Stages, canonical(f.in.Sequence, name)); i < first || f.state.earlier(seen.Last) {
 				continue
 			}
 			p := seen.First
-			if f.state.Began.after(p) {
+			if f.state.earlier(p) {
 				p = seen.Last
 			}
 			if !ok || earliest.after(p) {

@@ -88,13 +88,13 @@ type facts struct {
 }
 
 func (s *State) facts(in Inputs) *facts {
-	f := &facts{state: s, in: in, index: -1, waiting: s.Wait.Waiting && !s.Began.after(s.Wait.Pos)}
+	f := &facts{state: s, in: in, index: -1, waiting: s.Wait.Waiting && !s.earlier(s.Wait.Pos)}
 	for name, seen := range s.Stages {
-		if name == "sealed" && !s.Began.after(seen.Last) {
+		if name == "sealed" && !s.earlier(seen.Last) {
 			f.sealed = true
 		}
 		i := in.Sequence.Index(name)
-		if i < 0 || s.Began.after(seen.Last) {
+		if i < 0 || s.earlier(seen.Last) {
 			continue // a site's own milestone, or of an earlier attempt
 		}
 		if i > f.index {
@@ -109,12 +109,12 @@ func (s *State) facts(in Inputs) *facts {
 		}
 	}
 	f.cause, f.inferred = s.firstCause(f)
-	if s.Stall.Stage != "" && !s.Began.after(s.Stall.Pos) {
+	if s.Stall.Stage != "" && !s.earlier(s.Stall.Pos) {
 		f.stalled = !f.reached(s.Stall.Stage, Pos{})
 	}
 	var last Pos
 	for _, st := range s.Steps {
-		if st.Outcome == "" && st.Pos.after(last) && !s.Began.after(st.Pos) {
+		if st.Outcome == "" && st.Pos.after(last) && !s.earlier(st.Pos) {
 			last, f.running = st.Pos, st.Name
 		}
 	}
@@ -126,7 +126,7 @@ func (f *facts) reached(stage string, since Pos) bool {
 	want := f.in.Sequence.Index(stage)
 	for name, seen := range f.state.Stages {
 		i := f.in.Sequence.Index(name)
-		if i >= 0 && i >= want && !f.state.Began.after(seen.Last) && seen.Last.after(since) {
+		if i >= 0 && i >= want && !f.state.earlier(seen.Last) && seen.Last.after(since) {
 			return true
 		}
 	}
@@ -143,7 +143,7 @@ func (s *State) firstCause(f *facts) (cause *Failure, inferred bool) {
 		switch {
 		case !inf && x.Cause.Kind != proto.CauseAbort && !s.trusts(f.in, x.Pos.Source):
 			continue
-		case s.Closed.after(x.Pos) || s.Began.after(x.Pos):
+		case s.Closed.closes(x.Pos) || s.earlier(x.Pos):
 			continue
 		case inf && !f.booted.zero():
 			continue
@@ -181,7 +181,7 @@ func (s *State) warnings(f *facts) []string {
 	}
 	for _, x := range s.Failures {
 		switch {
-		case s.Began.after(x.Pos):
+		case s.earlier(x.Pos):
 			if w := "an earlier attempt: " + x.Cause.Summary(); !slices.Contains(out, w) { // a run's end repeats its cause
 				out = append(out, w)
 			}
