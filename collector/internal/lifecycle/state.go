@@ -34,8 +34,9 @@ func (p Pos) Compare(q Pos) int {
 func (p Pos) after(q Pos) bool { return p.Compare(q) > 0 }
 func (p Pos) zero() bool       { return p.Seq == 0 && p.At.IsZero() }
 
-// closes reports whether an order at p answers what is at q. Two records of one journal are in their sequence; of two
-// sources nobody knows which came first within a millisecond, and a failure that may have come last must not be lost.
+// closes reports whether an order or attempt at p ends what is at q. The records of one journal are in their sequence, and
+// so is what one source of the collector's says; of two sources nobody knows which came first within a millisecond, and a
+// failure that may have come last must not be lost.
 func (p Pos) closes(q Pos) bool {
 	if p.Source == q.Source && p.Journal == q.Journal {
 		return p.after(q)
@@ -43,9 +44,8 @@ func (p Pos) closes(q Pos) bool {
 	return p.At.After(q.At)
 }
 
-// earlier reports whether what is at a place belongs to an attempt before the last one. What bears the very millisecond in
-// which that began counts as its own: the first words of a boot that the collector has not started itself do.
-func (s *State) earlier(p Pos) bool { return s.Began.At.After(p.At) }
+// earlier reports whether what is at a place belongs to an attempt before the last one.
+func (s *State) earlier(p Pos) bool { return s.Began.closes(p) }
 
 // How much of what there may be many of is kept. Beyond, the oldest go: what decides is the first cause after the last
 // order, and orders close what is older.
