@@ -3,6 +3,9 @@
 package proto
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -70,6 +73,24 @@ type HelloAnswer struct {
 	Time       time.Time   `json:"time"` // the collector's; a plan's expiry is judged by it
 	HeartbeatS int         `json:"heartbeat_s"`
 	Progress   *Progress   `json:"progress,omitempty"` // of an attempt that goes on after an announced reboot of the installer
+	Changes    *Changes    `json:"changes,omitempty"`  // what the node's on-change steps with effects outside of its root last did
+}
+
+// Changes is by what the on-change steps of a node whose effect lives outside of its root (persists: outside) were last done
+// well, in whatever install. Only the collector can remember it for a node without a disk.
+type Changes struct {
+	Key  []byte            `json:"key"`            // of the HMAC-SHA256 in Event.Change: what a step depends on may be secret
+	Done map[string]string `json:"done,omitempty"` // PHASE/STEP → the Change of its last good end, forgotten when it starts
+}
+
+// ChangeKey is a step's key in Changes.Done.
+func ChangeKey(p Phase, step string) string { return string(p) + "/" + step }
+
+// Keyed gives the Change of what a step depends on, of which it gets a digest.
+func (c *Changes) Keyed(digest string) string {
+	h := hmac.New(sha256.New, c.Key)
+	h.Write([]byte(digest))
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // Progress is what an installer that has no disk cannot know after it restarted: what it did before, in this attempt.

@@ -90,6 +90,7 @@ type Event struct {
 	OrderID    string    `json:"order_id,omitempty"` // with KindOrder: which one is acknowledged
 	Plan       string    `json:"plan,omitempty"`
 	Actor      string    `json:"actor,omitempty"`
+	Change     string    `json:"change,omitempty"` // with a good KindStepEnd: by what an on-change step was done, as Changes keeps it
 
 	// Set by the collector.
 	Revision uint64    `json:"revision,omitempty"` // place among all events of all nodes
@@ -118,6 +119,8 @@ func (e *Event) CheckAgent() error {
 		return fmt.Errorf("tail of %d lines, at most %d are allowed", len(e.Tail), MaxTail)
 	case len(e.Signal) > 16 || len(e.Order) > 32 || len(e.OrderID) > 32 || len(e.Actor) > 128 || len(e.Plan) > 64:
 		return fmt.Errorf("signal, order, order_id, actor or plan is too long")
+	case e.Change != "" && !ValidDigest(e.Change):
+		return fmt.Errorf("change %q is no SHA-256 in hex", clip(e.Change))
 	}
 	for _, l := range e.Tail {
 		if len(l) > MaxTailLine {

@@ -169,7 +169,8 @@ var Stages = []string{
 	"ordered", "powered-on", "dhcp-discover", "dhcp-offer", "dhcp-request", "dhcp-ack", "bootscript-sent", "bootloader-sent",
 	"kernel-sent", "initrd-sent", "agent-started", "answer-sent", "image-sent", "installer-started", "ssh-open", "pre-started",
 	"pre-done", "autoinst-present", "partitioned", "partitions-recorded", "packages-started", "packages-done", "post-started",
-	"post-done", "sealed", "bootaction-disk", "rebooting", "disk-booted", "firstboot-started", "firstboot-done", "booted",
+	"post-done", "sealed", "bootaction-disk", "rebooting", "disk-booted", "firstboot-started", "firstboot-done",
+	"boot-started", "boot-done", "booted",
 }
 
 func oneOf[T ~string](what, s string, all []T) (T, error) {

@@ -69,7 +69,7 @@ func TestOpenAPITypes(t *testing.T) {
 		proto.NodePatch{}, proto.Node{}, proto.Deadline{}, proto.Cause{}, proto.NodeList{}, proto.InstallOrder{}, proto.NodeOrder{}, proto.Install{},
 		proto.StepInfo{}, proto.LogInfo{}, proto.InstallList{}, proto.LogList{}, proto.EventList{}, proto.ProfileInfo{}, proto.ProfileList{}, proto.Step{},
 		proto.Reboot{}, proto.VersionInfo{}, proto.TokenOrder{}, proto.TokenAnswer{}, proto.TokenList{}, proto.TokenInfo{}, proto.ReloadAnswer{}, proto.RenderedNode{}, proto.RenderedFile{}, proto.Pending{},
-		proto.Rename{}, proto.Inventory{}, proto.InventoryNode{}, proto.InventoryAnswer{}, proto.InventoryProblem{}, proto.NodeChange{}, proto.FieldChange{}, proto.History{}, proto.HistoryEntry{}, proto.HistoryStep{}, proto.Doctor{}, proto.Check{}} {
+		proto.Rename{}, proto.Inventory{}, proto.InventoryNode{}, proto.InventoryAnswer{}, proto.InventoryProblem{}, proto.NodeChange{}, proto.FieldChange{}, proto.History{}, proto.HistoryEntry{}, proto.HistoryStep{}, proto.Changes{}, proto.Doctor{}, proto.Check{}} {
 		rt := reflect.TypeOf(v)
 		ref := doc.Components.Schemas[rt.Name()]
 		if ref == nil {

@@ -59,7 +59,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/v1/nodes/n1,n9/install", admin, "", 404, proto.CodeUnknownNode},
 		{"POST", "/v1/nodes/%25failed/retry", admin, "", 409, proto.CodeConflict},
 		{"POST", "/v1/nodes/n%5B1/install", admin, "", 400, proto.CodeBadRequest},
-		{"POST", "/v1/nodes/n1/boot", admin, `{"action":"netboot"}`, 400, proto.CodeBadRequest},
+		{"POST", "/v1/nodes/n1/boot", admin, `{"action":"netboot"}`, 409, proto.CodeConflict},
 		{"POST", "/v1/nodes/n1/boot", admin, `{"action":"disk","step":"x"}`, 400, proto.CodeBadRequest},
 		{"POST", "/v1/nodes/n1/install", admin, `{"within":"15"}`, 400, proto.CodeBadRequest},
 		{"GET", "/v1/nodes/n1/installs/latest/logs/..%2f..%2fprovost.db", admin, "", 404, proto.CodeNotFound},

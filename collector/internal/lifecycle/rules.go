@@ -49,7 +49,7 @@ var rules = []rule{
 		"what should have happened is named, so that one knows where to look",
 		func(f *facts) string { return fmt.Sprintf("stalled(%s)", f.state.Stall.Stage) },
 	},
-	stageRule(proto.StatusFirstboot, "the disk has booted", "disk-booted"),
+	stageRule(proto.StatusFirstboot, "the disk has booted, or a diskless node's steps run", "disk-booted"),
 	stageRule(proto.StatusRebooting, "the installer is done; the disk has not been heard of", "sealed"),
 	stageRule(proto.StatusPostinstall, "steps run in the target", "post-started"),
 	stageRule(proto.StatusInstalling, "the agent, or the installer, was heard of", "agent-started"),

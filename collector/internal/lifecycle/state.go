@@ -100,6 +100,8 @@ type Booted struct {
 	Installer bool `json:"installer,omitempty"`
 	// Done is the first word that the first-boot steps (or those of phase boot) are done.
 	Done Pos `json:"done,omitzero"`
+	// Steps is the first word that those of phase boot are done: the proof of a diskless node, whose boot is an installer's, too.
+	Steps Pos `json:"steps,omitzero"`
 }
 
 // Failure is one reason for which the install may have failed.
@@ -229,6 +231,9 @@ func (s *State) boot(e *proto.Event, pos Pos) {
 	b.Installer = b.Installer || installer
 	if done && (b.Done.zero() || b.Done.after(pos)) {
 		b.Done = pos
+	}
+	if done && e.Phase == proto.PhaseBoot && (b.Steps.zero() || b.Steps.after(pos)) {
+		b.Steps = pos
 	}
 	s.Boots[e.Boot] = b
 	if len(s.Boots) > maxBoots { // no honest install has so many; which one goes must not depend on order

@@ -18,6 +18,8 @@ type Inputs struct {
 	// Trust lists the sources whose word decides booted and failed. A source that is not among them can advance stages
 	// and nothing else.
 	Trust []proto.Source
+	// Diskless: the install is one boot of a node without a disk, and done when the steps of phase boot are.
+	Diskless bool
 }
 
 // View is what an operator sees of an install.
@@ -103,8 +105,14 @@ func (s *State) facts(in Inputs) *facts {
 	}
 	if s.trusts(in, proto.SourceAgent) {
 		for _, b := range s.Boots {
-			if !b.Installer && !b.Done.zero() && (f.booted.zero() || f.booted.after(b.Done)) {
-				f.booted = b.Done
+			proof := b.Steps
+			if !in.Diskless && !b.Installer {
+				proof = b.Done
+			} else if !in.Diskless {
+				continue
+			}
+			if !proof.zero() && (f.booted.zero() || f.booted.after(proof)) {
+				f.booted = proof
 			}
 		}
 	}
@@ -189,7 +197,7 @@ func (s *State) warnings(f *facts) []string {
 			out = append(out, fmt.Sprintf("was %s before the node was heard again", x.Cause.Summary()))
 		}
 	}
-	if !f.booted.zero() && !f.sealed {
+	if !f.booted.zero() && !f.sealed && !f.in.Diskless {
 		out = append(out, "the installer's end was never reported: reports of it were lost")
 	}
 	for _, n := range s.Notes {

@@ -34,14 +34,19 @@ func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, err
 	if n == nil || n.Discovered {
 		return boot.Decision{UnknownMAC: true, Action: proto.BootDisk}, nil
 	}
-	if n.BootAction == proto.BootInstall && q.Method != http.MethodHead {
-		err := r.update(ctx, func(c *change) (err error) {
+	var err error
+	switch {
+	case q.Method == http.MethodHead:
+	case n.BootAction == proto.BootInstall:
+		err = r.update(ctx, func(c *change) (err error) {
 			n, err = c.askedForScript(c.r.m.macs[q.MAC])
 			return err
 		})
-		if err != nil {
-			return boot.Decision{}, err
-		}
+	case n.BootAction == proto.BootNetboot:
+		n, err = r.netboot(ctx, n)
+	}
+	if err != nil {
+		return boot.Decision{}, err
 	}
 	return r.decision(n, q)
 }
@@ -71,12 +76,16 @@ func (c *change) askedForScript(name string) (*node, error) {
 		}
 		return n, c.sent(rec, stageScript)
 	}
+	return c.loop(n, rec, rec.Attempt, fmt.Sprintf("the node asked for another boot script after %d attempts without an end", rec.Attempt))
+}
+
+// loop ends the install of a node that begins again and again, and blocks it.
+func (c *change) loop(n *node, rec *installRecord, count int, why string) (*node, error) {
 	looped := rec.clone()
 	looped.Looped = true
-	err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Install: rec.ID, Node: name, Attempt: rec.Attempt,
-		Message: fmt.Sprintf("the node asked for another boot script after %d attempts without an end", rec.Attempt)})
+	err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Install: rec.ID, Node: rec.Node, Attempt: count, Message: why})
 	err = errors.Join(err, c.putInstall(looped), c.setBoot(n, proto.BootBlock, proto.SourceBoot, "", "", "the attempts are used up"))
-	return c.node(name), err
+	return c.node(rec.Node), err
 }
 
 // sent notes a stage of the current attempt, once.
@@ -109,7 +118,7 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 		d.LocalBoot = in.recipe.LocalBoot
 	}
 	switch n.BootAction {
-	case proto.BootInstall:
+	case proto.BootInstall, proto.BootNetboot:
 		d.Attempt = max(rec.Attempt, 1) // of a HEAD before any attempt
 		d.Ticket, d.Claim = r.ticket(rec.ID, d.Attempt), r.claim(rec.ID, d.Attempt)
 		var err error

@@ -98,6 +98,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	rec.learnBoot(q.Clock.Boot, started(arrived, q.Clock))
 	a := &proto.EventsAnswer{}
 	sealed, reboots := false, rec.Reboots
+	memory := c.memory(rec)
 	had := c.fill(id)
 	for i, r := range records {
 		e := r.event
@@ -127,6 +128,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 		} else {
 			e.Source = proto.SourceAgent
 			rec.follow(&e)
+			memory.follow(&e)
 			sealed = sealed || e.Kind == proto.KindSealed
 		}
 		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
@@ -144,6 +146,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	}
 	a.Next = m.Next
 	if err := c.settle(rec, old); err != nil {
+		return nil, err
+	}
+	if err := memory.settle(c); err != nil {
 		return nil, err
 	}
 	n := c.node(rec.Node)

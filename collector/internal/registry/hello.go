@@ -128,6 +128,9 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 		n := c.node(rec.Node)
 		a.Node, a.Install, a.Ordinal, a.Attempt = rec.Node, rec.ID, rec.Ordinal, rec.Attempt
 		a.BootAction = n.BootAction
+		if n.Install == id {
+			a.Changes = &proto.Changes{Key: c.r.changeKey(), Done: n.Changes}
+		}
 		a.Next = c.mark(id, h.Journal).Next
 		a.Time, a.HeartbeatS = c.now, heartbeatS
 		return c.putInstall(rec)

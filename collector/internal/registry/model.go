@@ -353,7 +353,7 @@ func (in *install) look() *lifecycle.View {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.view == nil {
-		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust})
+		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless()})
 		in.view = &v
 	}
 	return in.view

@@ -202,9 +202,9 @@ func badRequest(err error) *proto.Problem {
 // SetBootAction sets what nodes get when they ask for a boot script, of all of them or of none.
 func (r *Registry) SetBootAction(ctx context.Context, names []string, action proto.BootAction, actor, reason string) error {
 	switch action {
-	case proto.BootInstall, proto.BootDisk, proto.BootBlock:
+	case proto.BootInstall, proto.BootDisk, proto.BootBlock, proto.BootNetboot:
 	default:
-		return problem(400, proto.CodeBadRequest, "use install, disk or block", "boot action %q is not supported", proto.Clip(string(action), 32))
+		return problem(400, proto.CodeBadRequest, "use install, disk, netboot or block", "boot action %q is not supported", proto.Clip(string(action), 32))
 	}
 	return r.update(ctx, func(c *change) error {
 		if action == proto.BootInstall {
@@ -218,7 +218,15 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 				return unknownNode(name)
 			}
 			rec := c.record(old.Install)
+			if action == proto.BootNetboot {
+				if err := c.netbootAgain(name, rec); err != nil {
+					return err
+				}
+			}
 			if action == proto.BootInstall {
+				if rec != nil && c.install(rec.ID).recipe.diskless() {
+					return problem(409, proto.CodeConflict, "provost boot "+name+" netboot", "node %s is diskless: there is nothing to install", name)
+				}
 				if rec == nil || c.install(rec.ID).look().Status == proto.StatusBooted {
 					return problem(409, proto.CodeConflict, "provost install "+name+" orders one", "no install of %s is under way", name)
 				}

@@ -26,6 +26,7 @@ type prepared struct {
 	recipe  *Recipe
 	encoded []byte // the recipe
 	scripts map[string][]byte
+	source  proto.Source // who ordered it: the operator, or the boot server for a node that asked
 }
 
 // Order orders an install of every named node, or of none. What their profiles say now is kept with it.
@@ -97,7 +98,7 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 		return nil, err
 	}
 	now := stamp(r.now())
-	p := &prepared{spec: n.Spec, profile: profile, recipe: &pp.Recipe, scripts: pp.Scripts}
+	p := &prepared{spec: n.Spec, profile: profile, recipe: &pp.Recipe, scripts: pp.Scripts, source: proto.SourceOperator}
 	if p.encoded, err = encode("recipe", pp.Recipe); err != nil {
 		return nil, err
 	}
@@ -144,12 +145,15 @@ func (c *change) order(p *prepared) error {
 	n := *old
 	n.Ordinal++
 	rec.Ordinal = n.Ordinal
-	if err := c.supersede(n.Install, rec); err != nil {
+	if err := c.supersede(n.Install, rec, p.source); err != nil {
 		return err
 	}
 	n.Install, n.BootAction = rec.ID, proto.BootInstall
-	if p.recipe.Boot == "external" {
+	switch {
+	case p.recipe.Boot == "external":
 		n.BootAction = proto.BootDisk // the site's own PXE decides; our boot script must not interfere
+	case p.recipe.diskless():
+		n.BootAction = proto.BootNetboot
 	}
 	n.installs = append(slices.Clip(slices.Clone(n.installs)), rec.ID)
 
@@ -160,7 +164,7 @@ func (c *change) order(p *prepared) error {
 	}
 	c.tx.Put(store.Files, rec.Recipe, p.encoded)
 	c.tx.Put(store.Plans, rec.ID, p.plan)
-	err := c.append(proto.Event{Kind: proto.KindOrdered, Source: proto.SourceOperator, Install: rec.ID, Node: rec.Node, Stage: "ordered",
+	err := c.append(proto.Event{Kind: proto.KindOrdered, Source: p.source, Install: rec.ID, Node: rec.Node, Stage: "ordered",
 		Message: rec.Reason, Actor: rec.Actor})
 	return errors.Join(err, c.putInstall(rec), c.putNode(&n))
 }
@@ -173,14 +177,14 @@ func orEmpty(b []byte) []byte {
 	return b
 }
 
-func (c *change) supersede(id string, by *installRecord) error {
+func (c *change) supersede(id string, by *installRecord, source proto.Source) error {
 	old := c.record(id)
 	if old == nil || old.Superseded {
 		return nil
 	}
 	rec := old.clone()
 	rec.Superseded, rec.Orders = true, nil
-	err := c.append(proto.Event{Kind: proto.KindSuperseded, Source: proto.SourceOperator, Install: id, Node: rec.Node,
+	err := c.append(proto.Event{Kind: proto.KindSuperseded, Source: source, Install: id, Node: rec.Node,
 		Message: fmt.Sprintf("install %s (number %d) was ordered", by.ID, by.Ordinal), Actor: by.Actor})
 	return errors.Join(err, c.putInstall(rec))
 }

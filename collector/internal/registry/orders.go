@@ -87,6 +87,8 @@ func (c *change) canTake(names []string, verb proto.Verb) error {
 		v := in.look()
 		ok := !v.Ended
 		switch verb {
+		case proto.VerbForce:
+			ok = ok || n.remembers() || in.recipe.diskless()
 		case proto.VerbRetry, proto.VerbSkip, proto.VerbRelease:
 			ok, why = v.Waiting || v.Status == proto.StatusHeld, "nothing waits for an order on"
 		}
@@ -117,11 +119,17 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 		c.tx.Put(store.Plans, rec.ID, p.signed)
 	}
 	same := func(x pendingOrder) bool { return x.Verb == verb && x.Step == o.Step && x.WithPlan == order.WithPlan }
-	if !slices.ContainsFunc(rec.Orders, same) { // one that is under way already need not be given twice
+	over := verb == proto.VerbForce && c.install(rec.ID).look().Ended // then it is for the next install
+	if !over && !slices.ContainsFunc(rec.Orders, same) {              // one that is under way already need not be given twice
 		if len(rec.Orders) >= maxOrders {
 			return problem(409, proto.CodeConflict, "wait for the agent, or provost abort "+name, "%d orders of %s wait for its agent already", len(rec.Orders), name)
 		}
 		rec.Orders = append(rec.Orders, order)
+	}
+	if verb == proto.VerbForce {
+		if err := c.forget(n, o.Step); err != nil {
+			return err
+		}
 	}
 	message := "ordered " + string(verb)
 	if o.Step != "" {
@@ -129,6 +137,9 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 	}
 	if order.WithPlan {
 		message += " with a new plan"
+	}
+	if over {
+		message += ", in the next install or boot"
 	}
 	if o.Reason != "" {
 		message += ": " + o.Reason
@@ -140,7 +151,7 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 	err := c.append(proto.Event{Kind: kind, Source: proto.SourceOperator, Install: rec.ID, Node: name, Order: string(verb), OrderID: order.ID,
 		Step: o.Step, Actor: actor, Message: proto.Clip(message, proto.MaxMessage)})
 	err = errors.Join(err, c.putInstall(rec))
-	if verb == proto.VerbAbort && n.BootAction == proto.BootInstall {
+	if verb == proto.VerbAbort && (n.BootAction == proto.BootInstall || n.BootAction == proto.BootNetboot) {
 		err = errors.Join(err, c.setBoot(n, proto.BootBlock, proto.SourceOperator, "", actor, "the install was aborted"))
 	}
 	return err

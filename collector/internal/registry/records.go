@@ -20,8 +20,10 @@ type nodeRecord struct {
 	Ordinal    uint64           `json:"ordinal,omitempty"` // of the newest install
 	Discovered bool             `json:"discovered,omitempty"`
 	History    uint64           `json:"history,omitempty"` // entries that there ever were
-	Changed    time.Time        `json:"changed"`
-	Revision   uint64           `json:"revision"`
+	// Changes is what proto.Changes has in Done. The map is never changed, only replaced.
+	Changes  map[string]string `json:"changes,omitempty"`
+	Changed  time.Time         `json:"changed"`
+	Revision uint64            `json:"revision"`
 }
 
 // node is a nodeRecord with what is known of it beside. It is never changed, only replaced.
@@ -79,6 +81,7 @@ type installRecord struct {
 	MaxReboots int                  `json:"max_reboots,omitempty"` // as many as the plan's steps of phase pre may ask for
 	Rebooting  bool                 `json:"rebooting,omitempty"`   // one was announced, and no boot script was asked for since
 	Contested  int                  `json:"contested,omitempty"`   // refused claims
+	Unfinished []time.Time          `json:"unfinished,omitempty"`  // of a diskless node: this boot, and those in a row before it that came to no end
 	Refused    int                  `json:"refused,omitempty"`     // records beyond what one install may have
 	Passed     map[string]mark      `json:"passed,omitempty"`      // journal → how far it was passed over because of that
 	Tokens     []agentToken         `json:"tokens,omitempty"`
@@ -126,7 +129,7 @@ func (r *installRecord) clone() *installRecord {
 	c := *r
 	c.Steps, c.Files, c.Sent = slices.Clone(r.Steps), slices.Clone(r.Files), slices.Clone(r.Sent)
 	c.Bound, c.Boots, c.Passed = maps.Clone(r.Bound), maps.Clone(r.Boots), maps.Clone(r.Passed)
-	c.Tokens, c.Orders = slices.Clone(r.Tokens), slices.Clone(r.Orders)
+	c.Tokens, c.Orders, c.Unfinished = slices.Clone(r.Tokens), slices.Clone(r.Orders), slices.Clone(r.Unfinished)
 	return &c
 }
 
