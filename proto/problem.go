@@ -23,19 +23,20 @@ const (
 	CodeExists         = "exists"          // 409: the name, or the MAC, is taken
 	CodeConflict       = "conflict"        // 409: not in this state
 	CodeNotOrdered     = "not-ordered"     // 409: the node is known, but no install of it is ordered
-	CodeContested      = "contested"       // 409: this claim belongs to another boot
+	CodeContested      = "contested"       // 409: this claim belongs to another boot, or its node is elsewhere
 	CodeLogOffset      = "log-offset"      // 409: the chunk does not start at Offset
 	CodeGone           = "gone"            // 410: the feed no longer has what follows this revision
 	CodeTooLarge       = "too-large"       // 413
 	CodeLogQuota       = "log-quota"       // 413: no room for logs now; events are still taken
 	CodeBadProfile     = "bad-profile"     // 422: a profile, plan or sequence that makes no sense
+	CodeTooMany        = "too-many"        // 429: more requests than an agent makes; come again after Retry-After
 	CodeBusy           = "busy"            // 503: come again after Retry-After
 	CodeStorage        = "storage"         // 503: not written; nothing of the request was taken
 	CodeInternal       = "internal"        // 500: Incident finds the cause in the collector's log
 )
 
 var codes = []string{CodeBadRequest, CodeNoCredentials, CodeBadCredentials, CodeForbidden, CodeNotFound, CodeUnknownNode, CodeUnknownProfile, CodeBadMethod,
-	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeBusy, CodeStorage, CodeInternal}
+	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeTooMany, CodeBusy, CodeStorage, CodeInternal}
 
 // KnownCode reports whether a code is one of this protocol's.
 func KnownCode(code string) bool { return slices.Contains(codes, code) }

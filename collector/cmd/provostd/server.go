@@ -106,7 +106,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	tlsPort := port(s.tls)
 	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
-		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), Log: s.log})
+		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log})
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,9 @@ type settings struct {
 	Socket     string   `mapstructure:"socket"`      // empty: /run/provostd/provostd.sock, or in a data directory of one's own
 	Advertise  []string `mapstructure:"advertise"`   // addresses for agents, in order; empty: the one that a node reached
 	Overlay    string   `mapstructure:"overlay"`     // the agent's initrd; empty: overlay.img in the data directory
-	Dirs       struct {
+	// CheckAddress: a node whose address is known must say hello from there. Off behind NAT and proxies.
+	CheckAddress bool `mapstructure:"check-address"`
+	Dirs         struct {
 		Data   string `mapstructure:"data"`
 		Config string `mapstructure:"config"`
 		Images string `mapstructure:"images"`
@@ -41,7 +43,7 @@ const (
 
 // defaults names every key: one that is not here does not exist.
 var defaults = map[string]any{
-	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "",
+	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "", "check-address": true,
 	"dirs::data": defaultData, "dirs::config": "/etc/provost", "dirs::images": "/srv/provost",
 	"retention::feed": "168h", "retention::installs": 10, "retention::log-quota": "20GiB",
 }

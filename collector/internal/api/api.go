@@ -67,7 +67,9 @@ type API struct {
 	mux      *http.ServeMux
 	inFlight atomic.Int64
 	counters counters
-	stop     chan struct{}
+
+	perInstall, perAddress *limiter
+	stop                   chan struct{}
 }
 
 // New makes the handler. A route without a scope is an error: the collector must not start.
@@ -78,7 +80,8 @@ func New(cfg Config) (*API, error) {
 	if cfg.Reach == nil {
 		cfg.Reach = func(host string) (string, []string) { return "localhost:8480", []string{"https://localhost:8440"} }
 	}
-	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{})}
+	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{}),
+		perInstall: newLimiter(installRate, installBurst), perAddress: newLimiter(helloRate, helloBurst)}
 	for _, r := range a.routes {
 		if err := CheckScope(r.Scope); err != nil {
 			return nil, fmt.Errorf("route %s %s: %w", r.Method, r.Pattern, err)
@@ -200,6 +203,11 @@ func (a *API) serve(route Route, c *call) error {
 	}
 	if err := c.who.may(route.Scope); err != nil {
 		return err
+	}
+	if route.Scope == auth.ScopeAgent || route.Scope == auth.ScopeJoin {
+		if err := a.bounded(c); err != nil {
+			return err
+		}
 	}
 	if route.limit > 0 {
 		n := c.r.ContentLength

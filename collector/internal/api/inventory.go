@@ -14,7 +14,7 @@ const maxInventory = 32 << 20
 
 // by is whose call it is, for the history.
 func (c *call) by() registry.Caller {
-	return registry.Caller{Actor: c.who.actor, Client: proto.Clip(c.r.UserAgent(), 64)}
+	return registry.Caller{Actor: c.who.actor, Client: proto.Clip(c.r.UserAgent(), 64), Addr: c.addr()}
 }
 
 func (a *API) renameNode(c *call) error {

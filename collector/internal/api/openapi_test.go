@@ -180,7 +180,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	}
 	openapi3filter.RegisterBodyDecoder("application/x-pem-file", text)
 
-	spec := proto.NodeSpec{Name: "n1", MACs: []string{registrytest.MAC(1)}, Profile: "compute", IP: "10.0.0.1", Serial: "S", Groups: []string{"g"}, Attrs: map[string]string{"a": "b"}}
+	spec := proto.NodeSpec{Name: "n1", MACs: []string{registrytest.MAC(1)}, Profile: "compute", IP: "127.0.0.1", Serial: "S", Groups: []string{"g"}, Attrs: map[string]string{"a": "b"}}
 	do("POST", "/v1/nodes", admin, spec, 201)
 	do("POST", "/v1/nodes", admin, spec, 409)
 	do("POST", "/v1/nodes", "", spec, 401)

@@ -2,12 +2,16 @@
 
 package registry
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Caller is whose request something is, for the history.
 type Caller struct {
 	Actor  string
-	Client string // the program, as it calls itself
+	Client string     // the program, as it calls itself
+	Addr   netip.Addr // where the request came from; not valid over the unix socket
 }
 
 type callerKey struct{}

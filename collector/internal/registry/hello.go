@@ -150,10 +150,11 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 	return a, err
 }
 
-// contested is a second machine with a claim that is bound.
+// contested is a second machine with a claim that is bound, or one that is not where its node is.
 type contested struct {
 	id      string
 	problem *proto.Problem
+	message string // for the install's history
 }
 
 func (c *contested) Error() string { return c.problem.Error() }
@@ -166,7 +167,7 @@ func (c *change) alarm(a *contested, h *proto.Hello) error {
 	}
 	rec.Contested++
 	err := c.append(proto.Event{Kind: proto.KindContested, Source: proto.SourceAuth, Install: a.id, Node: rec.Node, Boot: h.Clock.Boot,
-		Message: "a second machine showed the claim of this install; MACs " + strings.Join(h.MACs, " ")})
+		Message: proto.Clip(a.message+"; MACs "+strings.Join(h.MACs, " "), proto.MaxMessage)})
 	return errors.Join(err, c.putInstall(rec))
 }
 
@@ -209,10 +210,15 @@ func (c *change) identifyClaim(h *proto.Hello) (string, int, error) {
 	}
 	if bound != "" && bound != h.Clock.Boot {
 		return "", 0, &contested{rec.ID, problem(409, proto.CodeContested, "if this is the right machine, order the install again: provost install "+rec.Node,
-			"the claim of install %s of %s belongs to another boot", rec.ID, rec.Node)}
+			"the claim of install %s of %s belongs to another boot", rec.ID, rec.Node), "a second machine" + c.from() + " showed the claim of this install"}
 	}
 	if bound == "" && over(c.install(rec.ID).look()) {
 		return "", 0, notOrdered(rec.Node, fmt.Sprintf("install %s of %s is over", rec.ID, rec.Node))
+	}
+	if bound == "" {
+		if err := c.elsewhere(rec); err != nil {
+			return "", 0, err
+		}
 	}
 	return rec.ID, attempt, nil
 }
@@ -245,6 +251,9 @@ func (c *change) identifyJoin(h *proto.Hello) (string, int, error) {
 	v := c.install(rec.ID).look()
 	if over(v) {
 		return "", 0, notOrdered(n.Spec.Name, fmt.Sprintf("install %s of %s is over", rec.ID, n.Spec.Name))
+	}
+	if err := c.elsewhere(rec); err != nil {
+		return "", 0, err
 	}
 	if h.Env == proto.EnvInstalled || v.Sealed {
 		return rec.ID, 0, nil
@@ -314,7 +323,15 @@ func (c *change) bind(rec *installRecord, attempt int, h *proto.Hello) error {
 		return nil
 	}
 	return c.append(proto.Event{Kind: proto.KindBound, Source: proto.SourceAuth, Install: rec.ID, Node: rec.Node, Boot: h.Clock.Boot, Attempt: attempt,
-		Message: how})
+		Message: how + c.from()})
+}
+
+// from says where the caller is, if that is known.
+func (c *change) from() string {
+	if !c.who.Addr.IsValid() {
+		return ""
+	}
+	return " from " + c.who.Addr.String()
 }
 
 func notOrdered(node, detail string) *proto.Problem {

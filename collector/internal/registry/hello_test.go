@@ -3,8 +3,12 @@
 package registry_test
 
 import (
+	"context"
+	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,36 +17,109 @@ import (
 	"provost/proto"
 )
 
-// TestClaimRace lets machines race for claims: each claim is one machine's, and every other raises an alarm.
+// TestClaimRace lets two machines race for each of 1,000 claims: each is one machine's, and the other raises an alarm.
 func TestClaimRace(t *testing.T) {
 	s := registrytest.New(t)
-	mac := s.Add("n1", 1)
-	const races, rivals = 30, 6
-	for range races {
-		s.Ordered("n1")
-		d := s.Script(mac)
-		var mu sync.Mutex
-		got := map[string]int{}
+	const nodes, rounds = 100, 10 // side by side, and one after the other
+	for i := range byte(nodes) {
+		s.Add(fmt.Sprintf("n%d", i), i)
+	}
+	var names []string
+	for i := range nodes {
+		names = append(names, fmt.Sprintf("n%d", i))
+	}
+	for range rounds {
+		if err := s.Order(ctx, names, proto.InstallOrder{}, "test"); err != nil {
+			t.Fatal(err)
+		}
 		var wg sync.WaitGroup
-		for i := range byte(rivals) {
+		for i := range byte(nodes) {
 			wg.Go(func() {
-				a, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(i)))
-				mu.Lock()
-				defer mu.Unlock()
-				got[code(err)]++
-				if err == nil && a.Token == "" {
-					t.Error("no token for the winner")
+				d := s.Script(registrytest.MAC(i))
+				var tokens, alarms atomic.Int32
+				var racers sync.WaitGroup
+				for boot := range byte(2) {
+					racers.Go(func() {
+						a, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(boot)))
+						switch {
+						case err == nil && a.Token != "":
+							tokens.Add(1)
+						case code(err) == proto.CodeContested:
+							alarms.Add(1)
+						}
+					})
+				}
+				racers.Wait()
+				written := strings.Count(strings.Join(kinds(t, s, d.Node, d.Install), " "), "contested")
+				if tokens.Load() != 1 || alarms.Load() != 1 || written != 1 || !s.Seen(d.Node).Contested {
+					t.Errorf("two machines with the claim of %s: %d tokens, %d refusals, %d alarms, want one of each", d.Node, tokens.Load(), alarms.Load(), written)
 				}
 			})
 		}
 		wg.Wait()
-		if got[""] != 1 || got[proto.CodeContested] != rivals-1 {
-			t.Fatalf("%d machines with one claim: %v, want one in and %d contested", rivals, got, rivals-1)
-		}
-		n := strings.Count(strings.Join(kinds(t, s, "n1", d.Install), " "), "contested")
-		if n != rivals-1 || !s.Seen("n1").Contested {
-			t.Fatalf("%d alarms, want %d", n, rivals-1)
-		}
+	}
+}
+
+// TestAddress: where it is known which address a node has, a machine elsewhere gets no token, whatever it knows, and its
+// try is seen; a node that is in is not asked again.
+func TestAddress(t *testing.T) {
+	at := func(addr string) context.Context {
+		return registry.By(ctx, registry.Caller{Addr: netip.MustParseAddr(addr)})
+	}
+	const own, other = "10.0.0.5", "10.0.0.9"
+	for _, tt := range []struct {
+		name, ip, from string
+		any, join      bool
+		want           string
+	}{
+		{"a claim from the node's address", own, own, false, false, ""},
+		{"a claim from elsewhere", own, other, false, false, proto.CodeContested},
+		{"a claim from elsewhere, over IPv6", own, "2001:db8::5", false, false, proto.CodeContested},
+		{"a claim of a node without an address", "", other, false, false, ""},
+		{"a claim from elsewhere, unchecked", own, other, true, false, ""},
+		{"a join key from the node's address", own, own, false, true, ""},
+		{"a join key from elsewhere", own, other, false, true, proto.CodeContested},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := registrytest.At(t, t.TempDir())
+			s.AnyAddress = tt.any
+			s.Open()
+			defer s.Store.Close()
+			defer s.Logs.Close()
+			mac := registrytest.MAC(1)
+			if _, err := s.AddNode(ctx, proto.NodeSpec{Name: "n1", MACs: []string{mac}, Profile: "compute", IP: tt.ip}); err != nil {
+				t.Fatal(err)
+			}
+			id := s.Ordered("n1")
+			h := registrytest.HelloOf(s.Script(mac), registrytest.Boot(1))
+			if tt.join {
+				h.Claim, h.Install, h.JoinKey, h.MACs = "", "", registrytest.JoinKey, []string{mac}
+			}
+			a, err := s.Hello(at(tt.from), "", h)
+			if code(err) != tt.want || (err == nil) != (a != nil && a.Token != "") {
+				t.Fatalf("hello from %s = %+v, %v, want %q", tt.from, a, err, tt.want)
+			}
+			if got := s.Seen("n1").Contested; got != (tt.want != "") {
+				t.Errorf("contested = %v after %v", got, err)
+			}
+			if err != nil {
+				list, listErr := s.InstallEvents("n1", id)
+				if last := list.Events[len(list.Events)-1]; listErr != nil || last.Kind != proto.KindContested || !strings.Contains(last.Message, tt.from) {
+					t.Errorf("the alarm is %+v, %v, want the address %s", last, listErr, tt.from)
+				}
+				if _, err := s.Hello(at(own), "", h); err != nil {
+					t.Errorf("hello from the node's own address after that = %v", err)
+				}
+				return
+			}
+			// A lease changes: the answer was lost, or the agent begins anew, in the same boot.
+			if _, err := s.Hello(at("10.0.0.77"), "", h); err != nil {
+				t.Errorf("the same boot from a new address = %v", err)
+			}
+			if _, err := s.Hello(at("10.0.0.77"), id, h); err != nil {
+				t.Errorf("a token from a new address = %v", err)
+			}
+		})
 	}
 }
 

@@ -45,8 +45,10 @@ type Options struct {
 	Pin      string   // of the CA, for boot scripts
 	URLs     []string // of the collector for agents, in order; empty: the host that a node reached
 	Version  string   // of the collector, for the history
-	Log      *slog.Logger
-	Now      func() time.Time
+	// AnyAddress lets nodes in from wherever they come. Otherwise one whose address is known must say hello from there.
+	AnyAddress bool
+	Log        *slog.Logger
+	Now        func() time.Time
 
 	Retention Retention
 }

@@ -35,7 +35,8 @@ type Site struct {
 	Profiles *Profiles
 	Clock    *Clock
 
-	Retention registry.Retention // of the next Open
+	Retention  registry.Retention // of the next Open, as what follows
+	AnyAddress bool
 }
 
 // New makes a site with one profile, "compute".
@@ -77,7 +78,7 @@ func (s *Site) Open() {
 		s.T.Fatal(err)
 	}
 	s.Registry, err = registry.Open(context.Background(), registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: JoinKey,
-		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention})
+		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress})
 	if err != nil {
 		s.T.Fatal(err)
 	}

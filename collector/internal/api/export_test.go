@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "time"
+
+// SetAgentRate and SetHelloRate make the bounds so low that a slow machine can exceed them.
+func (a *API) SetAgentRate(rate, burst float64) { a.perInstall = newLimiter(rate, burst) }
+func (a *API) SetHelloRate(rate, burst float64) { a.perAddress = newLimiter(rate, burst) }
+
+// Limiter is for tests of its arithmetic. Size is how many buckets it has.
+type Limiter struct{ *limiter }
+
+func NewLimiter(rate, burst float64) Limiter { return Limiter{newLimiter(rate, burst)} }
+
+func (l Limiter) Take(key string, now time.Time) bool { return l.take(key, now) }
+func (l Limiter) Size() int                           { return len(l.buckets) }
+
+// The bounds as they are, for the arithmetic.
+const (
+	InstallRate  = installRate
+	InstallBurst = installBurst
+	MaxBuckets   = maxBuckets
+)
