@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"provost/collector/internal/profile"
 	"provost/proto"
 )
 
@@ -53,10 +55,10 @@ func (r Request) Images() string { return "http://" + r.Host + "/images" }
 // Decision is what a machine boots.
 type Decision struct {
 	Action     proto.BootAction
-	Node       string // empty with UnknownMAC
+	Node       string // empty: nobody has added this machine
 	UnknownMAC bool   // nobody has added this machine; Action counts as BootDisk
 
-	// For BootInstall.
+	// For BootInstall and BootNetboot; a BootRescue has Kernel, Initrds, Args, Pin and URLs alone.
 	Install string
 	Attempt int
 	Kernel  string   // "images/…" or a URL
@@ -96,7 +98,8 @@ type server struct {
 
 // NewServer gives the handler of
 //
-//	GET|HEAD /boot/{mac}[?format=ipxe][&serial=…][&uuid=…]
+//	GET|HEAD /boot/{mac}[?format=ipxe|grub|pxelinux][&serial=…][&uuid=…]
+//	GET|HEAD …/grub.cfg-01-{mac}, …/grub.cfg-{mac}, …/grub.cfg, …/pxelinux.cfg/01-{mac}
 //	GET|HEAD /boot/answer/{install}/{ticket}/{file}
 //	GET|HEAD /images/…
 //
@@ -125,8 +128,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveImage(bw, r, name)
 	} else if file, ok := strings.CutPrefix(p, "/boot/answer/"); ok {
 		s.serveAnswer(bw, r, file)
+	} else if format, mac, ok := loaderFile(p); ok {
+		s.serveBoot(bw, r, mac, format)
+	} else if path.Base(p) == "grub.cfg" {
+		s.text(bw, http.StatusOK, grubAny(hostOf(r)))
 	} else if mac, ok := strings.CutPrefix(p, "/boot/"); ok && !strings.Contains(mac, "/") {
-		s.serveBoot(bw, r, mac)
+		s.serveBoot(bw, r, mac, r.URL.Query().Get("format"))
 	} else {
 		s.text(bw, http.StatusNotFound, "there are /boot/MAC and /images/FILE here\n")
 	}
@@ -134,7 +141,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveBoot answers three kinds of client that one DHCP file name may lead to: boot loaders, the firmware's own HTTP boot,
 // which wants a boot loader, and debian-installer, which takes the URL for that of a preseed file.
-func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText string) {
+func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText, format string) {
 	agent := clip(r.UserAgent(), 256)
 	switch {
 	case strings.HasPrefix(agent, "UefiHttpBoot"):
@@ -144,8 +151,9 @@ func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText string) {
 		s.text(w, http.StatusOK, "") // a preseed that says nothing
 		return
 	}
-	if f := r.URL.Query().Get("format"); f != "" && f != "ipxe" {
-		s.text(w, http.StatusBadRequest, "format: only ipxe is known\n")
+	format, err := formatOf(format, agent)
+	if err != nil {
+		s.text(w, http.StatusBadRequest, err.Error()+"\n")
 		return
 	}
 	mac, err := proto.NormalMAC(macText)
@@ -157,47 +165,59 @@ func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText string) {
 		MAC: mac, Method: r.Method, UserAgent: agent, Host: hostOf(r), RemoteAddr: r.RemoteAddr,
 		Serial: clip(r.URL.Query().Get("serial"), 128), UUID: clip(r.URL.Query().Get("uuid"), 64),
 	}
-	self := "http://" + req.Host + "/boot/" + mac
+	to := newDialect(format, "http://"+req.Host+"/boot/"+mac)
 	d, err := s.decider.Boot(r.Context(), req)
 	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
 		s.log.Error("boot script: refused, the node is blocked instead", "mac", mac, "remote", r.RemoteAddr, "err", err)
-		s.text(w, http.StatusOK, blockScript(self, mac, []string{p.Detail}, []string{p.Hint}))
+		s.text(w, http.StatusOK, blocked(to, mac, []string{p.Detail}, []string{p.Hint}))
 		return
 	}
 	if err != nil {
 		s.log.Error("boot script: no decision", "mac", mac, "remote", r.RemoteAddr, "err", err)
-		tries, _ := strconv.Atoi(r.URL.Query().Get("try")) // not a number: the first
-		s.text(w, http.StatusOK, againScript(self, tries, 15+rand.IntN(16), problemText(err)))
+		try, _ := strconv.Atoi(r.URL.Query().Get("try")) // not a number: the first
+		if try++; try < 1 || try > maxTries {
+			try = -1
+		}
+		s.text(w, http.StatusOK, to.again(echoText(problemText(err)), try, 15+rand.IntN(16)))
 		return
 	}
-	script, err := s.script(d, req, self)
+	script, err := s.script(to, d, req)
 	if err != nil {
-		s.log.Error("boot script: cannot be made, the node is blocked instead", "node", d.Node, "mac", mac, "err", err)
-		script = blockScript(self, d.Node, []string{"The boot script of this node cannot be made:", err.Error()},
+		s.log.Error("boot script: cannot be made, the node is blocked instead", "node", d.Node, "mac", mac, "format", format, "err", err)
+		script = blocked(to, cmp.Or(d.Node, mac), []string{"The boot script of this node cannot be made:", err.Error()},
 			[]string{"mend the node's profile or attributes; this node asks again by itself"})
 	}
 	s.log.Info("boot script", "node", d.Node, "mac", mac, "action", string(d.Action), "install", d.Install, "attempt", d.Attempt,
-		"method", r.Method, "remote", r.RemoteAddr, "agent", agent)
+		"format", format, "method", r.Method, "remote", r.RemoteAddr, "agent", agent)
 	s.text(w, http.StatusOK, script)
 }
 
-func (s *server) script(d Decision, r Request, self string) (string, error) {
+func (s *server) script(to dialect, d Decision, r Request) (string, error) {
 	if d.UnknownMAC {
-		return unknownScript(r.MAC), nil
+		return to.disk([]string{r.MAC + " is no node here, booting from disk", "to add it type: provost node add NAME --mac " + r.MAC}, ""), nil
 	}
 	switch d.Action {
-	case proto.BootInstall:
+	case proto.BootInstall, proto.BootNetboot, proto.BootRescue:
 		l, err := newLoad(d, r, s.opts)
 		if err != nil {
 			return "", err
 		}
-		return l.script(self), nil
+		return to.load(l)
 	case proto.BootDisk:
-		return diskScript(d.Node, d.LocalBoot)
+		switch d.LocalBoot {
+		case "", profile.LocalExit, profile.LocalSanboot:
+			return to.disk([]string{echoText(d.Node) + " boots from disk"}, d.LocalBoot), nil
+		}
+		return "", fmt.Errorf("local-boot %q: use exit or sanboot", d.LocalBoot)
 	case proto.BootBlock:
-		return blockScript(self, d.Node, d.Reason, d.Hint), nil
+		return blocked(to, cmp.Or(d.Node, r.MAC), d.Reason, d.Hint), nil
 	}
-	return "", fmt.Errorf("this version has no boot script for the boot action %q: provost boot %s install, disk or block", d.Action, d.Node)
+	return "", fmt.Errorf("there is no boot script for the boot action %q", d.Action)
+}
+
+// blocked is the screen of a machine that boots nothing.
+func blocked(to dialect, node string, reason, hint []string) string {
+	return to.block(echoText(node)+" is blocked and boots nothing", screen(reason), screen(hint))
 }
 
 // text sends a small answer with its length, which iPXE and HTTP/1.0 clients want.

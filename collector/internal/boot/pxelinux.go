@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"provost/collector/internal/profile"
+)
+
+// pxelinux writes configuration files for PXELINUX 5 and newer, which fetch by HTTP (lpxelinux.0, syslinux.efi). A
+// directive is a line; its value goes to the line's end, without quotes. So nothing that comes from data may hold a line
+// break, and a list of initrds no comma (https://wiki.syslinux.org, Config).
+type pxelinux struct{ self string }
+
+// pxelinuxLocked lets the machine's keyboard choose nothing but what is named here.
+const pxelinuxLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\nNOESCAPE 1\n"
+
+// label asks for another file.
+func (f pxelinux) label(query string) string { return "LABEL again\nCONFIG " + f.self + query + "\n" }
+
+func (f pxelinux) load(l *load) (string, error) {
+	for _, u := range l.initrds {
+		if strings.Contains(u, ",") {
+			return "", fmt.Errorf("initrd %q has a comma, which separates initrds for PXELINUX", u)
+		}
+	}
+	for _, w := range l.args {
+		if strings.HasPrefix(w, "initrd=") {
+			return "", errors.New("kernel arguments: initrd= is PXELINUX's own word: name initrds in the profile")
+		}
+	}
+	s := "SAY Provost: " + echoText(l.title) + "\nDEFAULT provost\nPROMPT 0\n" + pxelinuxLocked +
+		"TIMEOUT 300\nTOTALTIMEOUT 600\nONTIMEOUT again\n" +
+		"LABEL provost\nLINUX " + l.kernel + "\n"
+	if len(l.initrds) > 0 {
+		s += "INITRD " + strings.Join(l.initrds, ",") + "\n"
+	}
+	return s + "APPEND " + strings.Join(l.args, " ") + "\n" + f.label(""), nil
+}
+
+// disk leaves PXELINUX: -1 tells the firmware to go on to its next boot device, 0 that the boot from the network is done,
+// for firmware that stops otherwise.
+func (f pxelinux) disk(lines []string, localBoot string) string {
+	s := ""
+	for _, l := range lines {
+		s += "SAY Provost: " + l + "\n"
+	}
+	how := "-1"
+	if localBoot == profile.LocalSanboot {
+		how = "0"
+	}
+	return s + "DEFAULT disk\nPROMPT 0\n" + pxelinuxLocked + "LABEL disk\nLOCALBOOT " + how + "\n"
+}
+
+func (f pxelinux) block(title string, reason, hint []string) string {
+	var b strings.Builder
+	b.WriteString("SAY Provost: " + title + "\n")
+	for _, l := range reason {
+		b.WriteString("SAY | " + l + "\n")
+	}
+	for _, l := range hint {
+		b.WriteString("SAY > " + l + "\n")
+	}
+	b.WriteString("SAY Provost: press Enter to ask again, or wait 5 minutes\n")
+	b.WriteString("DEFAULT again\nPROMPT 1\n" + pxelinuxLocked + "TIMEOUT 3000\nTOTALTIMEOUT 3000\nONTIMEOUT again\n" + f.label(""))
+	return b.String()
+}
+
+func (f pxelinux) again(why string, try, seconds int) string {
+	head := "SAY Provost: no decision yet: " + why + "\n"
+	if try < 0 {
+		return f.disk([]string{"no decision yet: " + why}, "")
+	}
+	return head + fmt.Sprintf("DEFAULT again\nPROMPT 1\n%sTIMEOUT %d\nTOTALTIMEOUT %d\nONTIMEOUT again\n", pxelinuxLocked, seconds*10, seconds*10) +
+		f.label(fmt.Sprintf("&try=%d", try))
+}
