@@ -24,7 +24,7 @@ import (
 )
 
 // fast is a pace for tests: everything that takes seconds in an install takes milliseconds.
-var fast = report.Timing{
+var fast = report.Timing{Gap: time.Millisecond,
 	Poll: 5 * time.Millisecond, Dial: time.Second, Request: 300 * time.Millisecond, File: 300 * time.Millisecond, Initial: time.Millisecond,
 	Cap: 20 * time.Millisecond, Slow: 20 * time.Millisecond, Ask: 20 * time.Millisecond, Beat: 20 * time.Millisecond, Waiting: 10 * time.Millisecond,
 }

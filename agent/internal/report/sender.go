@@ -131,10 +131,6 @@ func (s *Sender) Run(ctx context.Context) error {
 	}
 }
 
-// gap is between two requests that have nothing to wait for: 50 a second at most, of up to 500 events or 1 MiB of a log each.
-// The collector counts on it where it tells agents from floods.
-const gap = 20 * time.Millisecond
-
 // pass sends at most one request and says how long nothing else is to be sent. No wait is longer than a poll, so that a
 // heartbeat is not late and a machine that was suspended does not sleep on.
 func (s *Sender) pass(ctx context.Context) time.Duration {
@@ -160,7 +156,7 @@ func (s *Sender) pass(ctx context.Context) time.Duration {
 			l.over()
 			l.bo.Reset()
 			s.note()
-			return gap
+			return s.Timing.Gap
 		}
 		if !s.greeted {
 			break

@@ -13,7 +13,10 @@ import (
 
 // Timing is the sender's pace. The zero value of a field stands for its default.
 type Timing struct {
-	Poll    time.Duration // how often the journal is looked at: 500 ms
+	Poll time.Duration // how often the journal is looked at: 500 ms
+	// Gap is between two requests that have nothing to wait for, of up to 500 events or 1 MiB of a log: 20 ms, 50 a second. The
+	// collector counts on it where it tells agents from floods.
+	Gap     time.Duration
 	Dial    time.Duration // for a connection, and again for its handshake: 10 s
 	Request time.Duration // for a whole request: 30 s
 	File    time.Duration // for a script, 16 MiB at most, or 1 MiB of a log: 3 min, which is 95 kB/s
@@ -31,7 +34,7 @@ func (t Timing) WithDefaults() Timing {
 		value *time.Duration
 		def   time.Duration
 	}{
-		{&t.Poll, 500 * time.Millisecond}, {&t.Dial, 10 * time.Second}, {&t.Request, 30 * time.Second}, {&t.File, 3 * time.Minute},
+		{&t.Poll, 500 * time.Millisecond}, {&t.Gap, 20 * time.Millisecond}, {&t.Dial, 10 * time.Second}, {&t.Request, 30 * time.Second}, {&t.File, 3 * time.Minute},
 		{&t.Initial, 500 * time.Millisecond}, {&t.Cap, 30 * time.Second}, {&t.Slow, 30 * time.Second}, {&t.Ask, 10 * time.Second},
 		{&t.Beat, 30 * time.Second}, {&t.Waiting, 10 * time.Second},
 	} {
