@@ -20,12 +20,12 @@ const (
 	installBurst = 600
 )
 
-// How often one address may say hello without a token. One machine does so every 0.5 to 30 s until it is let in; a
-// thousand of them behind one router that all begin in the same 10 s are 100 a second, and may be 4000 at once. Those that
-// are refused come again: their own wait is longer than Retry-After.
+// How often one address may say hello without a token. One machine does so every 0.5 to 30 s until it is let in; ten
+// thousand of them behind one router that all begin in the same 10 s are 1000 a second, and may come all at once. Such a
+// hello that is refused costs no commit.
 const (
-	helloRate  = 100
-	helloBurst = 4000
+	helloRate  = 1000
+	helloBurst = 10_000
 )
 
 // maxBuckets bounds a limiter: some 100 bytes each. Beyond, all newcomers share one bucket.
