@@ -131,7 +131,7 @@ type Refusal struct {
 }
 
 // Heartbeat says that the agent is alive: POST /v1/agent/heartbeat, every 30 s, every 10 s while it waits for orders. It
-// is not journalled and moves no status but last_seen.
+// is not journalled and moves no status but last_seen. Of it only Rescue is kept on disk.
 type Heartbeat struct {
 	Schema   int    `json:"schema"`
 	Install  string `json:"install"`
@@ -141,6 +141,9 @@ type Heartbeat struct {
 	Waiting  bool   `json:"waiting,omitempty"`
 	Progress int    `json:"progress,omitempty"` // percent of the step, 0 to 100
 	Message  string `json:"message,omitempty"`
+
+	Facts  *Facts  `json:"facts,omitempty"`
+	Rescue *Rescue `json:"rescue,omitempty"` // nil: there is no rescue shell at the moment
 }
 
 // HeartbeatAnswer carries the collector's orders. An order is repeated until the agent's journal acknowledges it.

@@ -356,6 +356,9 @@ func (p *Plan) Check() error {
 		}
 	}
 	errs = append(errs, CheckSteps(p.Steps))
+	if len(p.RescueKeys) > MaxRescueKeys {
+		errs = append(errs, fmt.Errorf("%d rescue keys: at most %d", len(p.RescueKeys), MaxRescueKeys))
+	}
 	return errors.Join(errs...)
 }
 
