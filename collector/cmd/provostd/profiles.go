@@ -50,10 +50,14 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	if err := tryOut(f, recipe, n); err != nil {
 		return nil, bad(err)
 	}
+	rescue, err := f.Rescue()
+	if err != nil {
+		return nil, bad(fmt.Errorf("profile %s: %w", f.Name, err))
+	}
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
 		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.Sequence(f.Family), Kernel: f.Kernel, Initrds: f.Initrds,
-		LocalBoot: f.LocalBoot, Args: f.Args, Vars: f.Vars, Answer: recipe,
+		LocalBoot: f.LocalBoot, Args: f.Args, Vars: f.Vars, Answer: recipe, RescueKeys: rescue,
 	}}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -48,7 +49,7 @@ func (a *API) heartbeat(c *call) error {
 	if err := c.decode(&h, false); err != nil {
 		return err
 	}
-	answer, err := a.cfg.Registry.Heartbeat(c.who.install, &h)
+	answer, err := a.cfg.Registry.Heartbeat(c.r.Context(), c.who.install, remoteAddress(c.r), &h)
 	if err != nil {
 		return err
 	}
@@ -99,4 +100,13 @@ func (a *API) file(c *call) error {
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.w.Write(b)
 	return nil
+}
+
+// remoteAddress is the address that a request came from, "" for one without.
+func remoteAddress(r *http.Request) string {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return ap.Addr().Unmap().String()
 }

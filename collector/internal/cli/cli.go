@@ -117,7 +117,7 @@ provost explain n007`, exitUsual)
 	}
 	add("look", statusCommand(s), explainCommand(s), timelineCommand(s), logCommand(s), historyCommand(s), eventsCommand(s), doctorCommand(s))
 	add("look", probeCommand(s))
-	add("order", installCommand(s), bootCommand(s))
+	add("order", installCommand(s), bootCommand(s), sshCommand(s))
 	for _, v := range verbs {
 		add("order", verbCommand(s, v))
 	}

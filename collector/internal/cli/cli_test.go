@@ -97,7 +97,7 @@ func TestStories(t *testing.T) {
 
 // TestHelp wants of every command that its help fits 80 columns and ends with examples and the exit status.
 func TestHelp(t *testing.T) {
-	for _, cmd := range []string{"", "status", "explain", "timeline", "log", "history", "events", "doctor", "install", "boot", "retry", "skip", "release", "hold", "abort", "force",
+	for _, cmd := range []string{"", "status", "explain", "timeline", "log", "history", "events", "doctor", "install", "boot", "ssh", "retry", "skip", "release", "hold", "abort", "force",
 		"node", "node add", "node list", "node show", "node set", "node rm", "node rename", "node adopt", "node import", "profile", "profile list", "profile show", "version", "completion"} {
 		t.Run(strings.ReplaceAll("provost "+cmd, " ", "-"), func(t *testing.T) {
 			var out, errs strings.Builder

@@ -70,6 +70,7 @@ func explain(n *proto.Node, list *proto.EventList, now time.Time) explanation {
 		f.underWay(&x)
 	}
 	f.pending(&x)
+	f.machine(&x)
 	f.boot(&x)
 	f.evidence(&x)
 	return x

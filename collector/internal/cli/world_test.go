@@ -24,6 +24,7 @@ var worlds = map[string]func() *fake{
 	"retried":  retried,
 	"follow":   follow,
 	"found":    found,
+	"rescue":   rescueWorld,
 	"refused": func() *fake {
 		return &fake{refuse: proto.NewProblem(403, proto.CodeForbidden, "token night may read and nothing else", "")}
 	},

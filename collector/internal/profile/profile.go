@@ -33,7 +33,9 @@ type Profile struct {
 	SealWait  proto.Duration    `yaml:"seal-wait"` // at most 15m
 	Trust     []proto.Source    `yaml:"trust"`     // whose word decides booted and failed
 	Vars      map[string]string `yaml:"vars"`
-	Steps     []proto.Step      `yaml:"steps"`
+	// RescueKeys are public keys, one in a line, or file: and the path of a file with them. Rescue gives the keys.
+	RescueKeys string       `yaml:"rescue-keys"`
+	Steps      []proto.Step `yaml:"steps"`
 
 	path       string // for messages
 	answerLine int    // the same
@@ -120,6 +122,7 @@ func (p *Profile) check(f *file, name string) {
 		f.badErr(f.line("trust"), checkTrust(s))
 	}
 	checkVars(f, "vars", p.Vars)
+	p.checkRescue(f)
 	p.checkSteps(f)
 }
 

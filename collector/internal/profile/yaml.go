@@ -58,12 +58,6 @@ func (f *file) badErr(line int, err error) {
 
 var durationType = reflect.TypeFor[proto.Duration]()
 
-// notYet are keys that are part of the format, but whose feature this version lacks. Passing over them would install
-// something else than what is written.
-var notYet = map[string]string{
-	"rescue-keys": "the rescue shell",
-}
-
 // read decodes one YAML document into out, a pointer to a struct whose fields have yaml tags. It is stricter than the
 // library: every unknown or double key, and every duration without a unit, is reported with its line, all together.
 // Anchors are refused, since what an alias stands for is not in the line that is reported.
@@ -145,8 +139,6 @@ func (f *file) walkStruct(n *yaml.Node, t reflect.Type) {
 		switch {
 		case ok:
 			f.walk(value, ft)
-		case notYet[key.Value] != "":
-			f.bad(key.Line, "%s: this version does not support %s yet: leave the key out", key.Value, notYet[key.Value])
 		default:
 			f.bad(key.Line, "unknown key %q: there are %s", key.Value, strings.Join(known, ", "))
 		}

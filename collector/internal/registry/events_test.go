@@ -227,7 +227,7 @@ func TestSuperseded(t *testing.T) {
 	if _, err := s.Agent(a.Token); err != nil {
 		t.Errorf("the superseded token: %v", err)
 	}
-	if b, err := s.Heartbeat(first, &proto.Heartbeat{Schema: 1, Install: first}); err != nil || len(b.Orders) != 0 {
+	if b, err := s.Heartbeat(t.Context(), first, "10.0.0.7", &proto.Heartbeat{Schema: 1, Install: first}); err != nil || len(b.Orders) != 0 {
 		t.Errorf("heartbeat of a superseded install = %+v, %v", b, err)
 	}
 }

@@ -29,6 +29,8 @@ type install struct {
 	// For readers: as committed.
 	rec  atomic.Pointer[installRecord]
 	seen atomic.Int64 // last heartbeat, Unix milliseconds; not on disk
+	// facts are the last heartbeat's; not on disk
+	facts atomic.Pointer[proto.Facts]
 
 	mu        sync.Mutex // guards what follows: the fold of the committed events
 	state     lifecycle.State

@@ -124,7 +124,7 @@ func (r *Registry) sign(rec *installRecord, recipe *Recipe, spec proto.NodeSpec,
 	now := r.now().UTC().Truncate(time.Second)
 	plan := &proto.Plan{Schema: proto.Schema, Node: rec.Node, Install: rec.ID, Revision: rec.Revision, Issued: now, Expires: now.Add(proto.PlanLife),
 		Profile: recipe.Profile, OnFailure: recipe.OnFailure, HoldLimit: recipe.HoldLimit, SealWait: recipe.SealWait, Attrs: spec.Attrs,
-		Groups: spec.Groups, Steps: steps}
+		Groups: spec.Groups, Steps: steps, RescueKeys: recipe.RescueKeys}
 	signed, err := r.opt.Signer.SignPlan(plan)
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "provost check shows what is wrong with the profiles", "profile %s makes no plan for %s: %v", recipe.Profile, rec.Node, err)

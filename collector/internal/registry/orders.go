@@ -214,8 +214,8 @@ func (r *Registry) lookupNode(name string) *node {
 }
 
 // Heartbeat notes that an agent is alive and gives the orders that it has not acknowledged. id is its token's install.
-// Nothing of it is on disk.
-func (r *Registry) Heartbeat(id string, h *proto.Heartbeat) (*proto.HeartbeatAnswer, error) {
+// from is the address that it came from. Of it all only the way into the rescue shell is kept on disk, when it changes.
+func (r *Registry) Heartbeat(ctx context.Context, id, from string, h *proto.Heartbeat) (*proto.HeartbeatAnswer, error) {
 	if h.Install != id {
 		return nil, badCredentials("the token is another install's")
 	}
@@ -232,7 +232,16 @@ func (r *Registry) Heartbeat(id string, h *proto.Heartbeat) (*proto.HeartbeatAns
 	if n == nil {
 		return nil, badCredentials("the token's install is gone")
 	}
-	in.seen.Store(r.now().UnixMilli())
+	now := r.now()
+	in.seen.Store(now.UnixMilli())
+	if h.Facts != nil {
+		f := *h.Facts
+		f.At, f.Run, f.Target = stamp(now), sane(f.Run), sane(f.Target)
+		in.facts.Store(&f)
+	}
+	if err := r.learnRescue(ctx, in, from, h.Rescue); err != nil {
+		return nil, err
+	}
 	a := &proto.HeartbeatAnswer{BootAction: n.BootAction, HeartbeatS: heartbeatS}
 	if h.Waiting {
 		a.HeartbeatS = heartbeatWaitingS
@@ -248,4 +257,39 @@ func (r *Registry) Heartbeat(id string, h *proto.Heartbeat) (*proto.HeartbeatAns
 		a.Orders = append(a.Orders, o.Order)
 	}
 	return a, nil
+}
+
+// learnRescue keeps how the rescue shell of an install's node is reached. What makes no sense counts as none: a heartbeat
+// is never refused for it.
+func (r *Registry) learnRescue(ctx context.Context, in *install, from string, told *proto.Rescue) error {
+	if told != nil {
+		if told.Check() != nil {
+			told = nil
+		} else {
+			told = &proto.Rescue{Port: told.Port, HostKey: told.HostKey, Address: from}
+		}
+	}
+	same := func(rec *installRecord) bool {
+		return rec.Rescue == told || rec.Rescue != nil && told != nil && *rec.Rescue == *told
+	}
+	if same(in.rec.Load()) {
+		return nil
+	}
+	return r.update(ctx, func(c *change) error {
+		rec := c.record(in.id)
+		if rec == nil || same(rec) {
+			return nil
+		}
+		rec = rec.clone()
+		rec.Rescue = told
+		return c.putInstall(rec)
+	})
+}
+
+// sane passes over what an agent cannot mean.
+func sane(s *proto.Space) *proto.Space {
+	if s == nil || s.Total <= 0 || s.Free < 0 || len(s.Path) > 256 {
+		return nil
+	}
+	return s
 }

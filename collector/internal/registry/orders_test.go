@@ -38,7 +38,7 @@ func held(t *testing.T, s *registrytest.Site) string {
 
 func beat(t *testing.T, s *registrytest.Site, id string) []proto.Order {
 	t.Helper()
-	a, err := s.Heartbeat(id, &proto.Heartbeat{Schema: 1, Install: id, Waiting: true})
+	a, err := s.Heartbeat(t.Context(), id, "10.0.0.7", &proto.Heartbeat{Schema: 1, Install: id, Waiting: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,7 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard())
 	v.Cause, v.Warnings, v.Contested = l.Cause, l.Warnings, l.Contested
 	v.Orders = pendingOf(rec)
+	v.Facts, v.Rescue = in.facts.Load(), rec.Rescue
 	if d, ok := r.due(in, rec, l); ok {
 		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall}
 	}

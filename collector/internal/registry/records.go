@@ -51,6 +51,8 @@ type Recipe struct {
 	Args      string             `json:"args,omitempty"` // template of the kernel arguments
 	Vars      map[string]string  `json:"vars,omitempty"`
 	Answer    *answer.Recipe     `json:"answer,omitempty"` // it has secrets
+
+	RescueKeys []string `json:"rescue_keys,omitempty"`
 }
 
 // installRecord is a value of bucket installs. A record in memory is never changed, only replaced.
@@ -86,6 +88,7 @@ type installRecord struct {
 	Passed     map[string]mark      `json:"passed,omitempty"`      // journal → how far it was passed over because of that
 	Tokens     []agentToken         `json:"tokens,omitempty"`
 	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
+	Rescue     *proto.Rescue        `json:"rescue,omitempty"` // as of the last heartbeat
 }
 
 type stepRef struct {

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"provost/collector/internal/registry/registrytest"
+	"provost/proto"
+)
+
+// What a heartbeat says of the machine is shown with the time; how to get in is kept over a restart, until the agent says
+// that there is no way any more. What makes no sense never refuses a heartbeat.
+func TestHeartbeatOfMachine(t *testing.T) {
+	s := registrytest.New(t)
+	id := held(t, s)
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9AQ6Rxw0tWQ9p2Jc0C2oV3t8dE4wB4lYqz8G6m5v0r"
+	beat := func(h proto.Heartbeat) proto.Node {
+		t.Helper()
+		h.Schema, h.Install = 1, id
+		if _, err := s.Heartbeat(t.Context(), id, "10.0.0.7", &h); err != nil {
+			t.Fatal(err)
+		}
+		return s.Seen("n1")
+	}
+	space := &proto.Space{Path: "/run", Free: 1, Total: 2}
+	n := beat(proto.Heartbeat{Facts: &proto.Facts{Run: space, Target: &proto.Space{Path: "/t", Free: -1, Total: 5}, Load: 1.5},
+		Rescue: &proto.Rescue{Port: 2200, HostKey: key, Address: "10.9.9.9"}})
+	if n.Facts == nil || n.Facts.At.IsZero() || n.Facts.Target != nil || !cmp.Equal(n.Facts.Run, space) || n.Facts.Load != 1.5 {
+		t.Errorf("facts = %+v", n.Facts)
+	}
+	want := &proto.Rescue{Port: 2200, HostKey: key, Address: "10.0.0.7"} // the address is the sender's
+	if !cmp.Equal(n.Rescue, want) {
+		t.Errorf("rescue = %+v, want %+v", n.Rescue, want)
+	}
+	s.Restart()
+	if n := s.Seen("n1"); !cmp.Equal(n.Rescue, want) || n.Facts != nil {
+		t.Errorf("after a restart rescue = %+v, facts = %+v, want %+v and none", n.Rescue, n.Facts, want)
+	}
+	for _, bad := range []proto.Rescue{{Port: 0, HostKey: key}, {Port: 1 << 16, HostKey: key}, {Port: 22, HostKey: "ssh-rsa " + strings.Fields(key)[1]}, {Port: 22, HostKey: key + "\nx"}} {
+		if n := beat(proto.Heartbeat{Rescue: &bad}); n.Rescue != nil {
+			t.Errorf("rescue of %+v = %+v, want none", bad, n.Rescue)
+		}
+		beat(proto.Heartbeat{Rescue: want})
+	}
+	if n := beat(proto.Heartbeat{}); n.Rescue != nil {
+		t.Errorf("rescue = %+v when the agent has none", n.Rescue)
+	}
+}
