@@ -35,6 +35,7 @@ flags:
   --url U[,U...]        the collectors, in the order of trying
   --ca FILE             PEM certificate that the agent pins
   --join-key-file FILE  the key for sites that boot nodes by their own PXE; makes OUT 0600
+  --rescue-keys FILE    public keys that may come into a node's rescue shell (ssh, port 2200)
   --compress HOW        none or gzip (default gzip)
 
 examples:
@@ -69,7 +70,7 @@ func report(stderr io.Writer, err error) int {
 }
 
 type options struct {
-	agent, out, arch, url, ca, joinKey, compress string
+	agent, out, arch, url, ca, joinKey, rescue, compress string
 }
 
 func (o *options) addFlags(f *flag.FlagSet) {
@@ -79,6 +80,7 @@ func (o *options) addFlags(f *flag.FlagSet) {
 	f.StringVar(&o.url, "url", "", "")
 	f.StringVar(&o.ca, "ca", "", "")
 	f.StringVar(&o.joinKey, "join-key-file", "", "")
+	f.StringVar(&o.rescue, "rescue-keys", "", "")
 	f.StringVar(&o.compress, "compress", string(overlay.Gzip), "")
 }
 
@@ -123,7 +125,7 @@ func build(o options) ([]byte, error) {
 	for _, in := range []struct {
 		what, path string
 		into       *[]byte
-	}{{"agent", o.agent, &opts.Agent}, {"CA", o.ca, &opts.CA}, {"join key", o.joinKey, &opts.JoinKey}} {
+	}{{"agent", o.agent, &opts.Agent}, {"CA", o.ca, &opts.CA}, {"join key", o.joinKey, &opts.JoinKey}, {"rescue keys", o.rescue, &opts.RescueKeys}} {
 		if in.path == "" {
 			continue
 		}

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/cavaliergopher/cpio"
+
+	"provost/proto"
 )
 
 //go:embed start
@@ -47,6 +49,7 @@ type Options struct {
 	CA          []byte      // PEM; /etc/provost/ca.pem
 	URLs        []string    // collectors in the order of trying; a line of /etc/provost/agent.conf
 	JoinKey     []byte      // /etc/provost/join-key, mode 0600, and a line of agent.conf
+	RescueKeys  []byte      // /etc/provost/rescue.pub: public keys, one in a line, that may come into the rescue shell
 	Compression Compression // empty means Gzip
 	ModTime     time.Time   // of every file; the zero value means 1970
 }
@@ -109,6 +112,12 @@ func contents(o Options) (map[string]file, error) {
 		}
 		files["etc/provost/join-key"] = file{0o600, o.JoinKey}
 		conf += "join-key-file=/etc/provost/join-key\n"
+	}
+	if o.RescueKeys != nil {
+		if err := checkKeys(o.RescueKeys); err != nil {
+			return nil, err
+		}
+		files["etc/provost/rescue.pub"] = file{0o644, o.RescueKeys}
 	}
 	if len(o.URLs) > 0 {
 		for _, s := range o.URLs {
@@ -199,4 +208,23 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
+}
+
+// checkKeys refuses a file of keys that would let nobody in, or somebody else than it says.
+func checkKeys(b []byte) error {
+	n, keys := 0, 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		if err := proto.CheckPublicKey(line); err != nil {
+			return fmt.Errorf("%w: rescue keys, line %d: %w", ErrInput, n, err)
+		}
+		keys++
+	}
+	if keys == 0 {
+		return fmt.Errorf("%w: there is no key in the file of rescue keys", ErrInput)
+	}
+	return nil
 }
