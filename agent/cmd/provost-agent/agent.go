@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 	"provost/agent/internal/host"
 	"provost/agent/internal/journal"
+	"provost/agent/internal/probe"
 	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
 	"provost/postscripts"
@@ -314,7 +316,8 @@ func (a *agent) sender(show func(string)) (*report.Sender, error) {
 		Clock: func() proto.Clock {
 			return proto.Clock{Boot: a.boot, OffsetMS: host.SinceBoot().Milliseconds(), Time: time.Now()}
 		},
-		Beat: a.beat,
+		Beat:  a.beat,
+		Facts: a.facts(),
 		Take: func(o proto.Order) error {
 			a.log.Info("order", "verb", string(o.Verb), "step", o.Step, "id", o.ID, "actor", o.Actor)
 			return steps.WriteOrder(string(a.dir), o)
@@ -340,11 +343,50 @@ func (a *agent) sender(show func(string)) (*report.Sender, error) {
 
 // beat is what a heartbeat says of the run that goes on.
 func (a *agent) beat() proto.Heartbeat {
-	s, err := steps.ReadState(string(a.dir))
-	if err != nil || !s.Alive || s.Done {
-		return proto.Heartbeat{}
+	h := proto.Heartbeat{Rescue: a.dir.Rescue()}
+	if s, err := steps.ReadState(string(a.dir)); err == nil && s.Alive && !s.Done {
+		h.Phase, h.Step, h.Waiting, h.Progress, h.Message = s.Phase, s.Step, s.Waiting, s.Progress, s.Message
 	}
-	return proto.Heartbeat{Phase: s.Phase, Step: s.Step, Waiting: s.Waiting, Progress: s.Progress, Message: s.Message}
+	return h
+}
+
+// factsLimit bounds a look at the machine: the target's file system may hang.
+const factsLimit = time.Second
+
+// facts gives what looks at the machine. A look that hangs is not begun twice, and gives nothing.
+func (a *agent) facts() func() *proto.Facts {
+	looked := make(chan proto.Facts, 1)
+	busy := false
+	return func() *proto.Facts {
+		if !busy {
+			busy = true
+			go func() { looked <- a.host.Facts(string(a.dir), a.target()) }()
+		}
+		select {
+		case f := <-looked:
+			busy = false
+			return &f
+		case <-time.After(factsLimit):
+			return nil
+		}
+	}
+}
+
+// target is where the system that is being installed is mounted, "" while it is not.
+func (a *agent) target() string {
+	if a.env == proto.EnvInstalled {
+		return "/"
+	}
+	if root := a.journal.Mirror(); root != "" {
+		return root
+	}
+	mounts := a.host.Mounts()
+	for _, t := range probe.Targets() {
+		if slices.Contains(mounts, t) {
+			return t
+		}
+	}
+	return ""
 }
 
 // knows reports whether the journal acknowledges an order already.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -13,9 +14,12 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"provost/agent/internal/host"
+	"provost/agent/internal/report"
 	"provost/agent/internal/rescue"
 	"provost/proto"
 )
@@ -27,6 +31,10 @@ const (
 	rescueKeys = "/etc/provost/rescue.pub"
 	// rescueHostKey is the state file with the host's key.
 	rescueHostKey = "rescue_host_key"
+	// rescueKept is the state file with a copy of the baked-in keys.
+	rescueKept = "rescue.pub"
+	// rescueOutput is the state file with what a rescue shell says that watch has started.
+	rescueOutput = "rescue.out"
 )
 
 // rescueWords are the commands of a rescue shell that are the agent's own.
@@ -38,20 +46,21 @@ func rescueCommand() command {
 		summary: "serve SSH, so that one can look into a machine that is being installed",
 		help: `
 Public keys only: those of --authorized-keys, else those of /etc/provost/rescue.pub
-and of the plan. Without any it does not start. The host key is made once and kept
-in the state directory; it is noted in the journal, so that the collector can
-vouch for it. There is no sftp and no forwarding; copy with "cat".
+and of the plan. Without any it does not start, and it ends when there are none any
+more. The host key is made once and kept in the state directory; the collector is
+told of it, and vouches for it: "provost ssh NODE" there. There is no forwarding.
 
-It runs until it is ended, in a process of its own: start it in the background.
+watch starts it where there are keys, in a process of its own, which runs until it
+is ended.
 
 Examples:
-  provost-agent rescue &
+  provost-agent rescue --authorized-keys FILE &
   ssh -p 2200 root@NODE                     a shell
   ssh -p 2200 root@NODE status              also log, retry, skip, release, hold, abort
   ssh -p 2200 root@NODE 'cat /tmp/x' >x
 
 Exit status: 0 it was ended, 1 it cannot listen, 64 wrong usage,
-78 a setting is wrong or missing.`,
+75 another one runs, 78 a setting is wrong or missing.`,
 		setup: func(f *flag.FlagSet, s *streams) func(context.Context, []string) error {
 			var c common
 			c.stateFlag(f)
@@ -71,13 +80,26 @@ Exit status: 0 it was ended, 1 it cannot listen, 64 wrong usage,
 
 type rescueOptions struct{ listen, keys, hostKey string }
 
+// rescueLook is the time between two looks at the keys: a plan brings its own.
+const rescueLook = 2 * time.Second
+
 func doRescue(ctx context.Context, c common, o rescueOptions, s *streams) error {
 	a, err := c.open(s, proto.EnvInstaller)
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	keys, err := a.rescueKeys(o.keys)
+	release, err := a.dir.LockRescue()
+	if errors.Is(err, report.ErrBusy) {
+		return &exitError{exitBusy, errors.New("another rescue shell runs on this state directory"), ""}
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	a.keepRescueKeys()
+	source := keySource{a: a, file: o.keys}
+	keys, err := source.read()
 	if err != nil {
 		return config("", err)
 	}
@@ -104,42 +126,195 @@ func doRescue(ctx context.Context, c common, o rescueOptions, s *streams) error 
 	if err != nil {
 		return fmt.Errorf("opening the rescue shell's port: %w", err)
 	}
+	if at, ok := l.Addr().(*net.TCPAddr); ok {
+		if err := a.dir.SetRescue(proto.Rescue{Port: at.Port, HostKey: rescue.Line(hostKey.PublicKey())}); err != nil {
+			a.say(err.Error())
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	noted := make(chan struct{})
 	go func() { defer close(noted); a.noteRescue(ctx, l.Addr(), hostKey.PublicKey()) }()
+	go source.follow(ctx, srv, cancel)
 	err = srv.Serve(ctx, l)
 	<-noted // at most reportWait
 	return err
 }
 
-// rescueKeys reads the keys that may come in: of a file that was named, else the baked-in ones and the plan's.
-func (a *agent) rescueKeys(file string) ([]ssh.PublicKey, error) {
-	var keys []ssh.PublicKey
-	f, err := os.Open(cmp.Or(file, rescueKeys))
-	if err == nil {
-		defer f.Close()
-		var b []byte
-		if b, err = io.ReadAll(io.LimitReader(f, 2<<20)); err == nil { // more than ParseKeys takes
-			keys, err = rescue.ParseKeys(f.Name(), b)
+// keySource is where the keys come from that may come in: a file that was named, else the baked-in ones and the plan's.
+type keySource struct {
+	a    *agent
+	file string
+	seen string // what the files were like when they were read last
+}
+
+// read reads the keys. Of the baked-in ones and the plan's a bad one is passed over, and said.
+func (k *keySource) read() ([]ssh.PublicKey, error) {
+	k.seen = k.look()
+	if k.file != "" {
+		keys, err := readKeys(k.file)
+		if err != nil {
+			err = fmt.Errorf("reading the keys of the rescue shell: %w", err)
+		}
+		return keys, err
+	}
+	keys, errs := readKeys(k.a.dir.Path(rescueKept))
+	if errors.Is(errs, fs.ErrNotExist) {
+		errs = nil
+	}
+	if p, err := k.a.ready(); err == nil { // no plan yet, or none at all: then it has no keys
+		more, err := rescue.ParseKeys("the plan's rescue keys", []byte(strings.Join(p.RescueKeys, "\n")))
+		keys, errs = append(keys, more...), errors.Join(errs, err)
+	}
+	if errs != nil {
+		k.a.say("reading the keys of the rescue shell: " + errs.Error())
+	}
+	return keys, nil
+}
+
+// changed reports whether read may give something else than it did.
+func (k *keySource) changed() bool { return k.seen != k.look() }
+
+func (k *keySource) look() string {
+	var b strings.Builder
+	for _, name := range []string{k.file, k.a.dir.Path(rescueKept), k.a.dir.Path("plan.json"), k.a.dir.Path(localPlan), k.a.dir.CAFile()} {
+		if info, err := os.Stat(name); err == nil {
+			fmt.Fprintf(&b, "%d %d\n", info.ModTime().UnixNano(), info.Size())
+		} else {
+			b.WriteString("-\n")
 		}
 	}
-	if errors.Is(err, fs.ErrNotExist) && file == "" {
-		err = nil
+	return b.String()
+}
+
+// follow lets in whom the keys of the moment let in, and ends the server when there are none any more.
+func (k *keySource) follow(ctx context.Context, srv *rescue.Server, end func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rescueLook):
+		}
+		if !k.changed() {
+			continue
+		}
+		keys, err := k.read()
+		switch {
+		case err != nil:
+			k.a.say(err.Error() + ": those of before stay")
+		case len(keys) == 0:
+			k.a.say("no public key may come in any more: the rescue shell ends")
+			end()
+			return
+		default:
+			srv.SetKeys(keys)
+		}
+	}
+}
+
+func readKeys(file string) ([]ssh.PublicKey, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 2<<20)) // more than ParseKeys takes
+	if err != nil {
+		return nil, err
+	}
+	return rescue.ParseKeys(file, b)
+}
+
+// keepRescueKeys copies the baked-in keys to the state directory: the initrd's files vanish when the installer begins.
+func (a *agent) keepRescueKeys() {
+	b, err := readFile(rescueKeys, 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		if old, oerr := os.ReadFile(a.dir.Path(rescueKept)); oerr == nil && bytes.Equal(old, b) {
+			return
+		}
+		err = a.dir.WriteFile(rescueKept, b, 0o600)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the keys of the rescue shell: %w", err)
+		a.say(fmt.Sprintf("keeping the keys of the rescue shell: %v", err))
 	}
-	if file != "" {
-		return keys, nil
+}
+
+// rescuer keeps a rescue shell running while there are keys for one.
+type rescuer struct {
+	a      *agent
+	listen string
+	keys   keySource
+	some   bool          // there are keys
+	wait   time.Duration // before the next start, if the last one did not last
+	next   time.Time     // no start before
+	begun  time.Time     // of the last one
+}
+
+// A rescue shell that dies is started again, after 1 s, then 2, 4, … 60 s: at most 1,440 times a day. One that lasted a
+// minute has earned a quick start.
+const (
+	rescueWait    = time.Second
+	rescueMaxWait = time.Minute
+)
+
+func (a *agent) rescuer(listen string) *rescuer {
+	a.keepRescueKeys()
+	return &rescuer{a: a, listen: listen, keys: keySource{a: a, seen: "not yet"}}
+}
+
+// run ends with the context. The rescue shell stays: a person may be in it.
+func (r *rescuer) run(ctx context.Context) {
+	for {
+		r.mind(time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
 	}
-	p, err := a.ready()
-	if err != nil { // no plan yet, or none at all
-		return keys, nil
+}
+
+// mind starts the rescue shell if it is wanted and does not run. It ends by itself when there is no key any more.
+func (r *rescuer) mind(now time.Time) {
+	if r.keys.changed() {
+		keys, _ := r.keys.read() // no file is named: it has no error
+		r.some = len(keys) > 0
 	}
-	more, err := rescue.ParseKeys("the plan's rescue keys", []byte(strings.Join(p.RescueKeys, "\n")))
+	if !r.some || now.Before(r.next) || r.a.dir.RescueRuns() {
+		return
+	}
+	if !r.begun.IsZero() {
+		if now.Sub(r.begun) > rescueMaxWait {
+			r.wait = 0
+		}
+		r.a.log.Warn("the rescue shell does not run: it is started again", "lasted", now.Sub(r.begun).Round(time.Second).String(), "output", r.a.dir.Path(rescueOutput))
+	}
+	r.wait = min(max(rescueWait, 2*r.wait), rescueMaxWait)
+	r.begun, r.next = now, now.Add(r.wait)
+	if err := r.start(); err != nil {
+		r.a.say(fmt.Sprintf("starting the rescue shell: %v", err))
+	}
+}
+
+// start starts it as a process of its own, which outlives this one.
+func (r *rescuer) start() error {
+	program, err := r.a.host.InstallProgram(r.a.dir.Path("bin"), "provost-agent")
 	if err != nil {
-		return nil, fmt.Errorf("reading the keys of the rescue shell: %w", err)
+		return err
 	}
-	return append(keys, more...), nil
+	out := r.a.dir.Path(rescueOutput)
+	if err := os.Remove(out); err != nil && !errors.Is(err, fs.ErrNotExist) { // else it would grow with each start
+		return err
+	}
+	p, err := host.Start(program, []string{"rescue", "--state", string(r.a.dir), "--listen", r.listen}, out)
+	if err != nil {
+		return err
+	}
+	go p.Wait() // it leaves no zombie
+	return nil
 }
 
 // noteRescue records where the rescue shell is and its host key, once in a boot, and says so.

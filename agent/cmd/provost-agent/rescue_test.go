@@ -9,15 +9,19 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"provost/agent/internal/host"
+	"provost/agent/internal/report"
 	"provost/proto"
 )
 
@@ -183,4 +187,126 @@ func TestRescuePortTaken(t *testing.T) {
 	if cmd.Run(); cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "opening the rescue shell's port") {
 		t.Errorf("rescue = %d, %q, want 1 and the reason", cmd.ProcessState.ExitCode(), &stderr)
 	}
+}
+
+// watch starts the rescue shell as soon as there are keys, starts it again when it dies, and the collector hears how it is
+// reached. Further keys come in without a new start, and without any key it ends.
+func TestWatchMindsRescue(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	t.Cleanup(func() {
+		list, _ := host.Host{}.Processes()
+		for _, p := range list {
+			if strings.Contains(p.Args, m.state) {
+				syscall.Kill(p.PID, syscall.SIGKILL)
+			}
+		}
+	})
+	first, line := sshKey(t)
+	second, more := sshKey(t)
+	m.login = append(m.login, "--rescue-listen", "127.0.0.1:0")
+	stop := m.watch()
+	m.wait(staged("agent-started"))
+	beat := func(what string, good func(*proto.Rescue) bool) proto.Heartbeat {
+		t.Helper()
+		for range 600 { // 60 s
+			if beats := m.c.Heartbeats(m.id); len(beats) > 0 && good(beats[len(beats)-1].Rescue) {
+				return beats[len(beats)-1]
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Fatalf("no heartbeat within 60 s that says: %s", what)
+		return proto.Heartbeat{}
+	}
+	none := func(r *proto.Rescue) bool { return r == nil }
+	enter := func(r *proto.Rescue, key ssh.Signer) error {
+		c, err := m.ssh(fmt.Sprintf("127.0.0.1:%d", r.Port), r.HostKey, key)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	h := beat("there is no rescue shell", none)
+	if h.Facts == nil || h.Facts.Run == nil || h.Facts.Run.Path != m.state || h.Facts.Run.Total == 0 || h.Facts.MemoryMB == 0 || h.Facts.AvailableMB == 0 {
+		t.Errorf("the heartbeat's facts are %+v", h.Facts)
+	}
+	m.write("run/rescue.pub", "# ours\n"+line)
+	one := beat("there is a rescue shell", func(r *proto.Rescue) bool { return r != nil })
+	if err := enter(one.Rescue, first); err != nil {
+		t.Error(err)
+	}
+	if enter(one.Rescue, second) == nil {
+		t.Errorf("a key came in that was not given")
+	}
+	m.write("run/rescue.pub", line+more)
+	for range 300 { // 30 s
+		if enter(one.Rescue, second) == nil {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := enter(one.Rescue, second); err != nil {
+		t.Errorf("the key that came later: %v", err)
+	}
+
+	list, _ := host.Host{}.Processes()
+	killed := false
+	for _, p := range list {
+		if strings.Contains(p.Args, " rescue ") && strings.Contains(p.Args, m.state) {
+			killed = syscall.Kill(p.PID, syscall.SIGKILL) == nil
+		}
+	}
+	if !killed {
+		t.Fatal("there is no process of the rescue shell")
+	}
+	two := beat("there is another one", func(r *proto.Rescue) bool { return r != nil && r.Port != one.Rescue.Port })
+	if two.Rescue.HostKey != one.Rescue.HostKey {
+		t.Errorf("the host key changed from %q to %q", one.Rescue.HostKey, two.Rescue.HostKey)
+	}
+	if err := enter(two.Rescue, first); err != nil {
+		t.Error(err)
+	}
+	m.want(exitBusy, "rescue", "--state", m.state, "--listen", "127.0.0.1:0")
+
+	if err := os.Remove(m.path("run/rescue.pub")); err != nil {
+		t.Fatal(err)
+	}
+	beat("the rescue shell has ended", none)
+	if enter(two.Rescue, first) == nil {
+		t.Errorf("a key came in that was taken away")
+	}
+	stop()
+}
+
+// Without a collector nobody watches, but a baked-in key comes in.
+func TestRescueWithoutCollector(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	key, line := sshKey(t)
+	m.write("run/rescue.pub", line)
+	t.Cleanup(func() {
+		list, _ := host.Host{}.Processes()
+		for _, p := range list {
+			if strings.Contains(p.Args, m.state) {
+				syscall.Kill(p.PID, syscall.SIGKILL)
+			}
+		}
+	})
+	m.want(exitConfig, "watch", "--detach", "--state", m.state, "--rescue-listen", "127.0.0.1:0")
+	dir := report.Dir(m.state)
+	for range 300 { // 30 s
+		if dir.Rescue() != nil {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	r := dir.Rescue()
+	if r == nil {
+		t.Fatal("no rescue shell within 30 s")
+	}
+	c, err := m.ssh(fmt.Sprintf("127.0.0.1:%d", r.Port), r.HostKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

@@ -27,6 +27,9 @@ sealed and everything is delivered. With --detach it copies itself to the state
 directory, goes on in the background in a session of its own, and the command
 returns at once. A second watch on the same state directory does no harm.
 
+Where the plan, or /etc/provost/rescue.pub in the initrd, has public keys it starts
+"rescue", and again should that die.
+
 Examples:
   provost-agent watch --detach
   provost-agent watch --url https://10.0.0.1:8440 --ca /etc/provost/ca.pem \
@@ -38,26 +41,32 @@ Exit status: 0 all is delivered (with --detach: it runs), 1 it could not begin,
 			var c common
 			c.flags(f)
 			detach := f.Bool("detach", false, "go on in the background")
+			listen := f.String("rescue-listen", rescueListen, "`ADDRESS` of the rescue shell, which is started where keys are given")
 			return func(ctx context.Context, args []string) error {
 				if len(args) > 0 {
 					return usage("watch: unexpected argument %q", args[0])
 				}
 				if *detach {
-					return detachWatch(c, s)
+					return detachWatch(c, *listen, s)
 				}
-				return doWatch(ctx, c, s)
+				return doWatch(ctx, c, *listen, s)
 			}
 		},
 	}
 }
 
 // detachWatch checks what can be checked while somebody reads our stderr, then starts the real one.
-func detachWatch(c common, s *streams) error {
+func detachWatch(c common, listen string, s *streams) (err error) {
 	a, err := c.open(s, proto.EnvInstaller)
 	if err != nil {
 		return err
 	}
 	defer a.close()
+	defer func() {
+		if err != nil { // nobody watches: then at least somebody with a baked-in key can come and see why
+			a.rescuer(listen).mind(time.Now())
+		}
+	}()
 	release, err := a.dir.LockWatch()
 	if errors.Is(err, report.ErrBusy) {
 		return nil
@@ -79,7 +88,7 @@ func detachWatch(c common, s *streams) error {
 	if c.ca != "" && !strings.HasPrefix(c.ca, "sha256:") {
 		c.ca = absolute(c.ca)
 	}
-	args := []string{"watch", "--state", string(a.dir)}
+	args := []string{"watch", "--state", string(a.dir), "--rescue-listen", listen}
 	for _, f := range []struct{ name, value string }{{"url", c.urls}, {"node", c.node}, {"join-key-file", c.joinKeyFile}, {"ca", c.ca}} {
 		if f.value != "" {
 			args = append(args, "--"+f.name, f.value)
@@ -103,7 +112,7 @@ func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
 // After the seal the journal may get a last "rebooting"; watch stays for it this long.
 const sealLinger = 5 * time.Second
 
-func doWatch(ctx context.Context, c common, s *streams) error {
+func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 	a, err := c.open(s, proto.EnvInstaller)
 	if err != nil {
 		return err
@@ -121,6 +130,13 @@ func doWatch(ctx context.Context, c common, s *streams) error {
 		return err
 	}
 	defer only()
+	ctx, cancel := context.WithCancel(ctx)
+	minded := make(chan struct{})
+	go func() { defer close(minded); a.rescuer(listen).run(ctx) }()
+	defer func() {
+		cancel()
+		<-minded // it writes to the log; a start takes as long as a copy of the program
+	}()
 	release, err := a.lock(ctx)
 	if err != nil {
 		return err
@@ -133,7 +149,6 @@ func doWatch(ctx context.Context, c common, s *streams) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() { defer close(done); snd.Run(ctx) }()
 	defer a.probe(ctx)()

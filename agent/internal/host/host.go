@@ -59,10 +59,13 @@ func SinceBoot() time.Duration {
 }
 
 // MemoryMB is the machine's memory in MiB, 0 if unknown.
-func (h Host) MemoryMB() int {
+func (h Host) MemoryMB() int { return h.meminfo("MemTotal") }
+
+// meminfo is a figure of /proc/meminfo in MiB, 0 if it is not there.
+func (h Host) meminfo(name string) int {
 	for line := range strings.Lines(h.text("/proc/meminfo")) {
 		var kb int
-		if n, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kb); n == 1 {
+		if n, _ := fmt.Sscanf(line, name+": %d kB", &kb); n == 1 {
 			return kb >> 10
 		}
 	}

@@ -87,24 +87,33 @@ func noexec(dir string) bool {
 // Detach starts a program in a session of its own, without terminal, in "/", its output appended to the file out, and
 // does not wait for it. It returns the process's id.
 func Detach(program string, args []string, out string) (int, error) {
+	p, err := Start(program, args, out)
+	if err != nil {
+		return 0, err
+	}
+	pid := p.Pid
+	return pid, p.Release()
+}
+
+// Start is Detach for a caller that stays: the process has to be waited for, and outlives the caller all the same.
+func Start(program string, args []string, out string) (*os.Process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return 0, fmt.Errorf("detaching: %w", err)
+		return nil, fmt.Errorf("detaching: %w", err)
 	}
 	defer null.Close()
 	log, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return 0, fmt.Errorf("detaching: %w", err)
+		return nil, fmt.Errorf("detaching: %w", err)
 	}
 	defer log.Close()
 	p, err := os.StartProcess(program, append([]string{program}, args...), &os.ProcAttr{
 		Dir: "/", Env: os.Environ(), Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("detaching %s: %w", program, err)
+		return nil, fmt.Errorf("detaching %s: %w", program, err)
 	}
-	pid := p.Pid
-	return pid, p.Release()
+	return p, nil
 }
 
 // syncLimit bounds the flush before the power goes: a dead NFS server would make it last for ever.

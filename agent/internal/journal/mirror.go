@@ -105,6 +105,15 @@ func (j *Journal) SetMirror(root, install string) error {
 	return nil
 }
 
+// Mirror is the root of the mirror, "" while there is none.
+func (j *Journal) Mirror() string {
+	t, err := j.readTarget()
+	if err != nil {
+		return ""
+	}
+	return t.Root
+}
+
 // prepare makes the target's directories. A journal of another id in the place of the mirror, of an earlier attempt on a
 // disk that was not formatted, is put aside.
 func (t target) prepare(id string) error {

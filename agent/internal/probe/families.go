@@ -23,6 +23,21 @@ var waiting = row{stageWait, []sign{{path: waitFile, empty: true}}}
 // since it has the smallest system around it.
 var tables = []table{debian, suse, ubuntu, redhat}
 
+// Targets are the places where the families' installers mount the system that they install.
+func Targets() []string {
+	var out []string
+	for _, t := range tables {
+		for _, r := range t.stages {
+			for _, s := range r.signs {
+				if s.mount != "" {
+					out = append(out, s.mount)
+				}
+			}
+		}
+	}
+	return out
+}
+
 const diSyslog = "/var/log/syslog"
 
 // debian is debian-installer. Its main-menu selects an item and then runs what that one depends on: "Menu item

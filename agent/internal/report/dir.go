@@ -35,6 +35,8 @@ const (
 	fileSent     = "sent"
 	fileLock     = "sender.lock"
 	fileWatch    = "watch.lock"
+	fileRescuer  = "rescue.lock"
+	fileRescue   = "rescue.json"
 	dirFiles     = "files"
 )
 
@@ -328,6 +330,24 @@ func (d Dir) Lock() (release func(), err error) { return d.lock(fileLock) }
 // reports by itself; so they are two.
 func (d Dir) LockWatch() (release func(), err error) { return d.lock(fileWatch) }
 
+// LockRescue makes this process the one rescue shell of the directory, likewise.
+func (d Dir) LockRescue() (release func(), err error) { return d.lock(fileRescuer) }
+
+// SetRescue says how the rescue shell of the process that holds its lock is reached.
+func (d Dir) SetRescue(r proto.Rescue) error { return d.writeJSON(fileRescue, r, 0o600) }
+
+// Rescue is how the rescue shell is reached, nil while none runs.
+func (d Dir) Rescue() *proto.Rescue {
+	var r proto.Rescue
+	if !d.locked(fileRescuer) || d.readJSON(fileRescue, &r) != nil {
+		return nil
+	}
+	return &r
+}
+
+// RescueRuns reports whether some process is the rescue shell, or about to be.
+func (d Dir) RescueRuns() bool { return d.locked(fileRescuer) }
+
 // lock takes an open file description lock (fcntl(2), Linux 3.15): unlike flock's it can be asked after without being
 // taken for an instant, in which somebody else would find it busy.
 func (d Dir) lock(name string) (release func(), err error) {
@@ -346,8 +366,10 @@ func (d Dir) lock(name string) (release func(), err error) {
 }
 
 // Locked reports whether some process reports at the moment, this one included.
-func (d Dir) Locked() bool {
-	f, err := os.Open(d.Path(fileLock))
+func (d Dir) Locked() bool { return d.locked(fileLock) }
+
+func (d Dir) locked(name string) bool {
+	f, err := os.Open(d.Path(name))
 	if err != nil {
 		return false
 	}

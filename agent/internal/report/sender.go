@@ -43,7 +43,8 @@ type Config struct {
 
 	Hello func() proto.Hello             // all but the clock and the journal
 	Clock func() proto.Clock             // now
-	Beat  func() proto.Heartbeat         // how the steps are doing; may be nil
+	Beat  func() proto.Heartbeat         // how the steps are doing and the rescue shell is reached; often called; may be nil
+	Facts func() *proto.Facts            // how the machine is doing, for a heartbeat that is sent now; may be nil
 	Take  func(order proto.Order) error  // hands an order to the run; may be nil
 	Taken func(orderID string) bool      // whether the journal knows the order already
 	Say   func(line string)              // for people: what is wrong, and when it is over
@@ -70,6 +71,7 @@ type Sender struct {
 	batch   int                  // events per request
 	beat    time.Time            // of the next heartbeat
 	waiting bool                 // as the last heartbeat said
+	rescue  *proto.Rescue        // the same
 	every   time.Duration        // between heartbeats, as the collector wishes
 	sent    Sent                 // as last written
 	lanes   []*lane              // in the order in which they are served

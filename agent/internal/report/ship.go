@@ -130,17 +130,21 @@ func (s *Sender) heartbeat(ctx context.Context) (bool, error) {
 		h = s.Beat()
 	}
 	now := time.Now()
-	changed := h.Waiting != s.waiting // the collector is to know at once whether orders are waited for
+	// the collector is to know at once whether orders are waited for, and how to get in
+	changed := h.Waiting != s.waiting || !sameRescue(h.Rescue, s.rescue)
 	if now.Before(s.beat) && !changed {
 		return false, nil
 	}
 	h.Schema, h.Install, h.Clock = proto.Schema, s.install(), s.Clock()
 	h.Message = proto.Clip(h.Message, proto.MaxMessage)
+	if s.Facts != nil {
+		h.Facts = s.Facts()
+	}
 	var a proto.HeartbeatAnswer
 	if err := s.client.json(ctx, "/v1/agent/heartbeat", h, &a); err != nil {
 		return false, err
 	}
-	s.waiting = h.Waiting
+	s.waiting, s.rescue = h.Waiting, h.Rescue
 	s.setPace(a.HeartbeatS)
 	wait := s.every
 	if h.Waiting {
@@ -152,6 +156,8 @@ func (s *Sender) heartbeat(ctx context.Context) (bool, error) {
 	}
 	return true, s.take(a.Orders)
 }
+
+func sameRescue(a, b *proto.Rescue) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // take hands orders on that the journal does not know yet. One with a new plan waits until that plan is verified and
 // its scripts are here. A bad order is no reason to leave out the next one.

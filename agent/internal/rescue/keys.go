@@ -102,7 +102,8 @@ func makeHostKey(path string) error {
 	return nil
 }
 
-// Describe is a public key as a known_hosts file has it, with its fingerprint.
-func Describe(key ssh.PublicKey) string {
-	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))) + " " + ssh.FingerprintSHA256(key)
-}
+// Line is a public key as a known_hosts file has it behind the host's name.
+func Line(key ssh.PublicKey) string { return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))) }
+
+// Describe is Line with the key's fingerprint.
+func Describe(key ssh.PublicKey) string { return Line(key) + " " + ssh.FingerprintSHA256(key) }

@@ -39,13 +39,13 @@ type Config struct {
 
 // Server serves SSH.
 type Server struct {
-	c       Config
-	ssh     *ssh.Server
-	allowed map[string]bool // wire form of the keys
-	slots   chan struct{}   // one in it for each session
+	c     Config
+	ssh   *ssh.Server
+	slots chan struct{} // one in it for each session
 
-	mu    sync.Mutex
-	conns map[*counted]bool
+	mu      sync.Mutex
+	allowed map[string]bool // wire form of the keys
+	conns   map[*counted]bool
 }
 
 // New makes a server. It refuses to be one that anybody, or nobody, could use.
@@ -69,14 +69,12 @@ func New(c Config) (*Server, error) {
 	c.Sessions = cmp.Or(c.Sessions, 16)
 	c.Connections = cmp.Or(c.Connections, 32)
 
-	s := &Server{c: c, allowed: map[string]bool{}, slots: make(chan struct{}, c.Sessions), conns: map[*counted]bool{}}
-	for _, k := range c.Keys {
-		s.allowed[string(k.Marshal())] = true
-	}
+	s := &Server{c: c, slots: make(chan struct{}, c.Sessions), conns: map[*counted]bool{}}
+	s.SetKeys(c.Keys)
 	s.ssh = &ssh.Server{
 		Version:          "Provost",
 		HostSigners:      []ssh.Signer{c.HostKey},
-		PublicKeyHandler: func(_ ssh.Context, key ssh.PublicKey) bool { return s.allowed[string(key.Marshal())] },
+		PublicKeyHandler: func(_ ssh.Context, key ssh.PublicKey) bool { return s.allows(key) },
 		ConnCallback:     s.admit,
 		IdleTimeout:      c.Idle,
 		// Sessions, and nothing else: no forwarding of ports in either direction.
@@ -88,6 +86,23 @@ func New(c Config) (*Server, error) {
 		},
 	}
 	return s, nil
+}
+
+// SetKeys says who may come in from now on. Who is in stays.
+func (s *Server) SetKeys(keys []gossh.PublicKey) {
+	allowed := map[string]bool{}
+	for _, k := range keys {
+		allowed[string(k.Marshal())] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allowed = allowed
+}
+
+func (s *Server) allows(key gossh.PublicKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.allowed[string(key.Marshal())]
 }
 
 // stopLimit bounds the wait for sessions when the server ends; their processes have been killed by then.
