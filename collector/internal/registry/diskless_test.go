@@ -234,7 +234,7 @@ func TestChanges(t *testing.T) {
 	}
 	d6, a := netboots(t, s, mac, registrytest.Boot(6))
 	want(a, "after force")
-	if hb, err := s.Heartbeat(d6.Install, &proto.Heartbeat{Schema: proto.Schema, Install: d6.Install}); err != nil || len(hb.Orders) != 0 {
+	if hb, err := s.Heartbeat(t.Context(), d6.Install, "10.0.0.7", &proto.Heartbeat{Schema: proto.Schema, Install: d6.Install}); err != nil || len(hb.Orders) != 0 {
 		t.Errorf("Heartbeat = %+v, %v, want no order left over", hb, err)
 	}
 }
