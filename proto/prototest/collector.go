@@ -53,7 +53,8 @@ type Collector struct {
 
 type node struct {
 	spec    proto.NodeSpec
-	install string // the one that is ordered; empty if none
+	install string            // the one that is ordered; empty if none
+	changes map[string]string // what its on-change steps with effects outside of its root last did
 }
 
 type install struct {
@@ -166,7 +167,7 @@ func (c *Collector) Define(spec proto.NodeSpec) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nodes[spec.Name] = &node{spec: spec}
+	c.nodes[spec.Name] = &node{spec: spec, changes: map[string]string{}}
 }
 
 // Install orders a node's install with a plan of these steps, superseding an earlier one, and gives its id and claim.

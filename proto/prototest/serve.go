@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -111,6 +112,7 @@ func (c *Collector) hello(r *http.Request) (any, error) {
 	if h.Env == proto.EnvInstaller {
 		a.Progress = in.progress(h.Clock.Boot)
 	}
+	a.Changes = &proto.Changes{Key: []byte(changeKey), Done: maps.Clone(c.nodes[in.node].changes)}
 	if fresh {
 		a.Token = proto.NewSecret()
 		c.tokens[a.Token] = in.id
@@ -207,12 +209,27 @@ func (c *Collector) events(r *http.Request) (any, error) {
 			in.events = append(in.events, e)
 			in.carry(e)
 			in.rebooted(e, q.Run)
+			c.nodes[in.node].remember(e)
 		}
 		a.Next++
 	}
 	in.next[q.Journal] = a.Next
 	a.BootAction = in.action
 	return a, nil
+}
+
+// changeKey is the key of the fake's proto.Changes.
+const changeKey = "0123456789abcdef0123456789abcdef"
+
+// remember keeps by what an on-change step was last done well; it is forgotten when the step starts.
+func (n *node) remember(e proto.Event) {
+	k := proto.ChangeKey(e.Phase, e.Step)
+	switch {
+	case e.Kind == proto.KindStepStart:
+		delete(n.changes, k)
+	case e.Kind == proto.KindStepEnd && e.Outcome == proto.OutcomeOK && e.Change != "":
+		n.changes[k] = e.Change
+	}
 }
 
 func (in *install) carry(e proto.Event) {

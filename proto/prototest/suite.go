@@ -51,6 +51,7 @@ func Run(t *testing.T, target func(*testing.T) Target) {
 		{"files by digest", files},
 		{"orders", orders},
 		{"an announced reboot", reboot},
+		{"what on-change steps did", changes},
 		{"sealed flips the boot action", sealed},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(newSession(t, target(t))) })

@@ -115,13 +115,18 @@ func (a *agent) firstboot(ctx context.Context, o runOptions) error {
 	if err := a.forgetSecrets(); err != nil {
 		a.say(err.Error())
 	}
+	return a.booted()
+}
+
+// booted records, once for each boot, that the system runs and its steps are done.
+func (a *agent) booted() error {
 	for r, err := range a.journal.Events() {
 		if err == nil && r.Event.Kind == proto.KindStage && r.Event.Stage == "booted" && r.Event.Boot == a.boot {
 			return nil
 		}
 	}
 	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Stage: "booted"}); err != nil {
-		return fmt.Errorf("recording the first boot: %w", err)
+		return fmt.Errorf("recording the boot: %w", err)
 	}
 	return nil
 }

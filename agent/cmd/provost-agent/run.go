@@ -163,6 +163,11 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 		return a.restart(ctx, result, flushWait)
 	}
 	if result.Outcome.Good() {
+		if o.Phase == proto.PhaseBoot && o.Step == "" {
+			if err := a.booted(); err != nil {
+				a.say(err.Error())
+			}
+		}
 		a.tell("phase %s is done", o.Phase)
 		a.flushOwn(ctx)
 		return nil
@@ -246,12 +251,16 @@ func (a *agent) deps(p planIs) steps.Deps {
 	if err != nil {
 		a.say(err.Error())
 	}
+	changes, err := a.dir.Changes()
+	if err != nil {
+		a.say(err.Error()) // then all on-change steps run
+	}
 	var acknowledged func(uint64) bool
 	if a.reports() {
 		acknowledged = func(seq uint64) bool { return report.Delivered(a.dir, a.journal, nil, seq, nil) }
 	}
 	return steps.Deps{
-		Acknowledged: acknowledged, Progress: progress,
+		Acknowledged: acknowledged, Progress: progress, Changes: changes,
 		Journal: a.journal, Plan: p.Plan, PlanDigest: p.digest, Script: a.dir.Script, LoadPlan: a.loadPlan,
 		StateDir: string(a.dir), Lib: a.dir.Path("lib"), Agent: program, Attempt: id.Attempt, Boot: a.boot,
 		Consoles: a.consoles, Processes: a.processes, Cgroup: a.host.Cgroup(), Log: a.log,

@@ -31,6 +31,7 @@ const (
 	filePlan     = "plan.json"
 	fileKept     = "plan.kept.json"
 	fileProgress = "progress.json"
+	fileOutside  = "outside.json"
 	filePrivate  = "run.packed" // run.PrivateArchive
 	fileSent     = "sent"
 	fileLock     = "sender.lock"
@@ -145,6 +146,26 @@ func (d Dir) setProgress(p *proto.Progress, boot string, ahead time.Duration) er
 		}
 	}
 	return d.writeJSON(fileProgress, events, 0o600)
+}
+
+// Changes is what the collector remembers of the node's on-change steps whose effect lives outside of its root; nil if no
+// collector has said anything.
+func (d Dir) Changes() (*proto.Changes, error) {
+	var c proto.Changes
+	if err := d.readJSON(fileOutside, &c); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// setChanges keeps what a hello's answer says of them.
+func (d Dir) setChanges(c *proto.Changes) error {
+	if c == nil {
+		return d.remove(fileOutside)
+	}
+	return d.writeJSON(fileOutside, c, 0o600)
 }
 
 // private is PROVOST_RUN as it was packed for a reboot; nil if it was not.

@@ -47,6 +47,9 @@ func (s *Sender) hello(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
+	if err := s.Dir.setChanges(a.Changes); err != nil {
+		return false, err
+	}
 	s.greeted, s.stale = true, false
 	s.next[s.Journal.ID()] = max(a.Next, 1)
 	s.setPace(a.HeartbeatS)

@@ -93,6 +93,19 @@ func (r *runner) succeeded(s proto.Step, digest string) error {
 	return dir.Rename(changesFile+".new", changesFile)
 }
 
+// last compares a digest with that of a step's last success, as far as one is known, and says when that was, if that is. A
+// step that has started in this install is this machine's own to tell; before that the collector knows better, since what a
+// step does outside of its root outlives this root and its disk.
+func (r *runner) last(s proto.Step, digest string) (same, known bool, at time.Time) {
+	k := key(r.o.Phase, s.Name)
+	if c := r.d.Changes; s.Persists == "outside" && c != nil && r.history.steps[k].first.IsZero() {
+		done, ok := c.Done[proto.ChangeKey(r.o.Phase, s.Name)]
+		return ok && done == c.Keyed(digest), ok, time.Time{}
+	}
+	last, ok := r.successes()[k]
+	return ok && last.Digest == digest, ok, last.At
+}
+
 // settled reports whether a step is not to be run. An on-change step that was done in this install is to be run again when
 // what it depends on has changed since.
 func (r *runner) settled(s proto.Step) bool {
@@ -103,8 +116,8 @@ func (r *runner) settled(s proto.Step) bool {
 		return true
 	}
 	digest, err := r.changeDigest(s)
-	last := r.successes()[key(r.o.Phase, s.Name)]
-	return err == nil && (last.Digest == digest || last.Digest == "")
+	same, known, _ := r.last(s, digest)
+	return err == nil && (same || !known)
 }
 
 // unchanged passes over an on-change step when everything that it depends on is as at its last success, and says so.
@@ -114,11 +127,18 @@ func (r *runner) unchanged(s proto.Step) bool {
 		return false
 	}
 	digest, err := r.changeDigest(s)
-	last := r.successes()[key(r.o.Phase, s.Name)]
-	if err != nil || digest != last.Digest {
+	if err != nil {
 		return false // the try says what is wrong
 	}
-	r.end(s, proto.Event{Try: max(1, p.tries), Outcome: proto.OutcomeSkipped, Message: "nothing has changed since its last success, " + last.At.Format(time.RFC3339)}, false)
+	same, _, at := r.last(s, digest)
+	if !same {
+		return false
+	}
+	msg := "nothing has changed since its last success, which the collector remembers"
+	if !at.IsZero() {
+		msg = "nothing has changed since its last success, " + at.Format(time.RFC3339)
+	}
+	r.end(s, proto.Event{Try: max(1, p.tries), Outcome: proto.OutcomeSkipped, Message: msg}, false)
 	return true
 }
 

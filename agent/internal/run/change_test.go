@@ -4,6 +4,7 @@ package run_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,4 +163,99 @@ func TestOnChangeOnAMemoryRoot(t *testing.T) {
 			t.Errorf("Check of phase %s, persists %q = %v, want good: %t", tt.phase, tt.persists, err, tt.want)
 		}
 	}
+}
+
+// TestOnChangeOutside: a node without a disk knows of earlier boots what the collector remembers, and nothing else.
+func TestOnChangeOutside(t *testing.T) {
+	b := newBench(t, proto.Step{Name: "bmc", Phase: proto.PhaseBoot, Run: proto.RunOnChange, Persists: "outside", Inputs: []string{filepath.Join(t.TempDir(), "in")}},
+		proto.Step{Name: "every", Phase: proto.PhaseBoot})
+	b.opts.Phase = proto.PhaseBoot
+	input := b.plan.Steps[0].Inputs[0]
+	b.changes = &proto.Changes{Key: []byte("0123456789abcdef0123456789abcdef")}
+	n := 0
+	// boot is another boot: /run is gone, and the collector tells what it was told.
+	boot := func(want ...string) {
+		t.Helper()
+		n++
+		b.anew()
+		b.boot = fmt.Sprintf("%08x%s", n, boot1[8:])
+		for _, name := range []string{"journal", "logs", "changes.json", "run.json"} {
+			if err := os.RemoveAll(filepath.Join(b.state, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.run()
+		if !slices.Equal(b.ran, want) {
+			t.Errorf("boot %d ran %q, want %q", n, b.ran, want)
+		}
+		done := map[string]string{}
+		for _, e := range b.events() {
+			k := proto.ChangeKey(e.Phase, e.Step)
+			if e.Kind == proto.KindStepStart {
+				delete(b.changes.Done, k)
+			} else if e.Change != "" {
+				done[k] = e.Change
+			}
+		}
+		for k, v := range b.changes.Done {
+			if done[k] == "" {
+				done[k] = v
+			}
+		}
+		b.changes = &proto.Changes{Key: b.changes.Key, Done: done}
+	}
+	boot("bmc", "every")
+	boot("every")
+	boot("every")
+	if err := os.WriteFile(input, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	boot("bmc", "every")
+	boot("every")
+	b.opts.Force = "bmc"
+	boot("bmc", "every")
+	b.opts.Force = ""
+	boot("every")
+	b.plan.Steps[0].SecretEnv = map[string]string{"PIN": "1234"}
+	boot("bmc", "every")
+	boot("every")
+	for _, v := range b.changes.Done {
+		if digest := (&proto.Changes{Key: []byte("another key")}).Keyed("x"); len(v) != len(digest) {
+			t.Errorf("change %q is no digest", v)
+		}
+	}
+	// within one boot: what has changed since the skip runs, once
+	b.ran = nil
+	if b.run(); len(b.ran) != 0 {
+		t.Errorf("a second run in the same boot ran %q, want nothing", b.ran)
+	}
+	if err := os.WriteFile(input, []byte("2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b.run(); !slices.Equal(b.ran, []string{"bmc"}) {
+		t.Errorf("after a change in the same boot ran %q, want bmc", b.ran)
+	}
+	if b.run(); len(b.ran) != 0 {
+		t.Errorf("and then %q, want nothing", b.ran)
+	}
+	// one that failed is not taken for the success that the collector knew of when it said hello
+	if err := os.WriteFile(input, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.play = func(_ context.Context, step string, _ int) proc.Result {
+		if step == "bmc" {
+			return failing(1)
+		}
+		return proc.Result{}
+	}
+	b.run()
+	if b.run(); !slices.Equal(b.ran, []string{"bmc"}) {
+		t.Errorf("after a failure ran %q, want bmc again", b.ran)
+	}
+	// another key, or none: nothing is known
+	b.play = func(context.Context, string, int) proc.Result { return proc.Result{} }
+	b.changes.Key = []byte("ffffffffffffffffffffffffffffffff")
+	boot("bmc", "every")
+	b.changes = &proto.Changes{}
+	boot("bmc", "every")
 }

@@ -246,7 +246,7 @@ func alive(pid string) bool {
 
 // TestStepKillsAgent: the step dies with its agent, and counts as interrupted.
 func TestStepKillsAgent(t *testing.T) {
-	b := realBench(t, proto.PhasePre, "#!/bin/sh\necho $$ >\"$PROVOST_RUN/pid\"\nkill -9 $PPID\nsleep 300\n", "#!/bin/sh\necho second\n")
+	b := realBench(t, proto.PhasePre, "#!/bin/sh\necho $$ >\"$PROVOST_RUN/pid\"\nkill -9 $PPID\nexec sleep 300\n", "#!/bin/sh\necho second\n")
 	if code := b.live(); code != -1 {
 		t.Errorf("exit status %d, want a kill", code)
 	}

@@ -55,7 +55,9 @@ type Deps struct {
 	// cannot restart the machine.
 	Acknowledged func(seq uint64) bool
 	// Progress is what the collector remembers of earlier boots of this attempt.
-	Progress  []proto.Event
+	Progress []proto.Event
+	// Changes is what the collector remembers of on-change steps with persists: outside, as of the last hello; nil without.
+	Changes   *proto.Changes
 	StateDir  string
 	Lib       string // directory of the shell library; empty for none
 	Agent     string // path of the agent's binary; empty for none

@@ -54,6 +54,8 @@ type bench struct {
 
 	acked    func(seq uint64) bool
 	progress []proto.Event
+	changes  *proto.Changes
+	point    func(name string)
 	env      []string // of the first step that ran
 }
 
@@ -140,7 +142,7 @@ func (b *bench) try(ctx context.Context) (run.Result, error) {
 
 func (b *bench) deps(j *journal.Journal) run.Deps {
 	return run.Deps{Journal: j, Plan: &b.plan, PlanDigest: strings.Repeat("d", 64), StateDir: b.state, Boot: b.boot, Attempt: 1, Consoles: b, Exec: b.exec,
-		LoadPlan: b.load, Acknowledged: b.acked, Progress: b.progress, Script: func(d string) (string, error) {
+		LoadPlan: b.load, Acknowledged: b.acked, Progress: b.progress, Changes: b.changes, Crash: b.point, Script: func(d string) (string, error) {
 			path := filepath.Join(b.state, "files", d)
 			_, err := os.Stat(path)
 			return path, err

@@ -216,6 +216,9 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 		e.Tail = nil
 	}
 	if e.Outcome == proto.OutcomeOK && !e.Again && digest != "" {
+		if s.Persists == "outside" && r.d.Changes != nil {
+			e.Change = r.d.Changes.Keyed(digest)
+		}
 		defer r.point("success-kept")
 		if err := r.succeeded(s, digest); err != nil {
 			r.note(s.Name, "the next run will not know that it was done: "+err.Error(), true)
