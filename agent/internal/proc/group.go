@@ -9,9 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,29 +23,32 @@ type group struct {
 	sid    int  // of the step; 0 before it starts
 	ended  bool // the script's own process was waited for
 	before map[int]uint64
-	dir    string // cgroup
-	fd     *os.File
+	cgroup *cgroup // nil for none
+	dir    string  // its directory
 }
 
-func newGroup(s Spec) *group {
+// newGroup makes the group of a step that is to begin, in the cgroup that an earlier one left if that is the right one.
+func newGroup(s Spec, kept *cgroup) *group {
 	g := &group{list: s.Processes, before: map[int]uint64{}}
-	if s.Cgroup != "" {
-		dir, err := os.MkdirTemp(s.Cgroup, "provost-"+filepath.Base(s.Name)+"-")
-		if err == nil {
-			if g.fd, err = os.Open(dir); err == nil {
-				g.dir = dir
-				return g
-			}
-			os.Remove(dir)
-		}
+	if kept != nil && kept.parent != s.Cgroup {
+		kept.remove()
+		kept = nil
+	}
+	if kept == nil && s.Cgroup != "" {
+		kept = newCgroup(s.Cgroup)
+	}
+	if kept != nil {
+		g.cgroup, g.dir = kept, kept.dir
+		return g
 	}
 	g.remember()
 	return g
 }
 
-// remember takes down what is there before the step: without a cgroup, that tells whose a process is. It reads all of /proc.
+// remember takes down what is there before the step: without a cgroup, that tells whose a process is. It reads all of /proc,
+// but where this process has no child, there is nothing.
 func (g *group) remember() {
-	if g.list == nil {
+	if g.list == nil || childless() {
 		return
 	}
 	all, err := g.list()
@@ -58,13 +60,22 @@ func (g *group) remember() {
 	}
 }
 
+// childless reports whether this process has no child, neither alive nor as a zombie.
+func childless() bool {
+	return errors.Is(unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil), unix.ECHILD)
+}
+
 func (g *group) leader(pid int) { g.sid = pid }
 
 // members lists the step's processes that are alive.
 func (g *group) members() []Process {
 	var all []Process
-	pids := cgroupPIDs(g.dir)
-	if g.dir != "" && len(pids) == 0 {
+	var pids []int
+	if g.cgroup != nil {
+		if pids = g.cgroup.pids(); len(pids) == 0 {
+			return nil
+		}
+	} else if g.gone() {
 		return nil
 	}
 	if g.list != nil {
@@ -107,6 +118,18 @@ func (g *group) members() []Process {
 	return out
 }
 
+// gone reports that no process of the step can be alive, without a look at all of /proc: the script was waited for, nothing is
+// in its process group, and this process, to which orphans come, has no child.
+func (g *group) gone() bool {
+	return g.ended && g.sid > 0 && errors.Is(unix.Kill(-g.sid, 0), unix.ESRCH) && childless() && subreaper()
+}
+
+func subreaper() bool {
+	var is int32
+	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&is)), 0, 0, 0)
+	return err == nil && is != 0
+}
+
 // descendants lists what descends from pid, without those in except and theirs.
 func descendants(all []Process, pid int, except map[int]uint64) []Process {
 	children := map[int][]Process{}
@@ -124,29 +147,6 @@ func descendants(all []Process, pid int, except map[int]uint64) []Process {
 		}
 	}
 	return out
-}
-
-func cgroupPIDs(dir string) []int {
-	var pids []int
-	if dir == "" {
-		return nil
-	}
-	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // what vanishes under us has no processes
-		if err != nil || !d.IsDir() {
-			return nil
-		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if err != nil {
-			return nil
-		}
-		for _, f := range strings.Fields(string(b)) {
-			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
-				pids = append(pids, pid)
-			}
-		}
-		return nil
-	})
-	return pids
 }
 
 // signal sends sig to every process of the step, once: a trap that cleans up must not run twice.
@@ -233,17 +233,24 @@ func (g *group) reapGroup() {
 	}
 }
 
-// remove removes the cgroup. With processes left in it, it stays.
-func (g *group) remove() {
-	if g.fd != nil {
-		g.fd.Close()
-		g.fd = nil
+// release gives the cgroup back, for the next step if nothing is in it; nil if there is none, or it must stay.
+func (g *group) release() *cgroup {
+	c := g.cgroup
+	g.cgroup, g.dir = nil, ""
+	switch {
+	case c == nil:
+		return nil
+	case !c.plain || !c.empty() || c.frozen() || nested(c.dir):
+		c.remove()
+		return nil
 	}
-	if g.dir == "" {
-		return
-	}
-	until(settleTime, func() bool { return !errors.Is(os.Remove(g.dir), unix.EBUSY) || len(cgroupPIDs(g.dir)) > 0 })
-	g.dir = ""
+	return c
+}
+
+// nested reports whether a step made groups below its own. They would be the next one's.
+func nested(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err != nil || slices.ContainsFunc(entries, fs.DirEntry.IsDir)
 }
 
 func (s Straggler) String() string {

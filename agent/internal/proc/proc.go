@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -32,10 +30,6 @@ const (
 	drainWait = time.Second
 	// poll is how often processes are looked at while waiting for their end.
 	poll = 20 * time.Millisecond
-	// busyTries and busyWait: a script that was just written may be open in a child that is between fork and exec
-	// (https://go.dev/issue/22315). 50 times 20 ms are a second.
-	busyTries = 50
-	busyWait  = 20 * time.Millisecond
 )
 
 // ErrAbort is the context's cause that makes an outcome aborted. Any other cause makes it interrupted.
@@ -116,102 +110,16 @@ func BecomeSubreaper() error {
 	return nil
 }
 
-// Run runs the step to its end, and returns within Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
-// killWait, drainWait). A context that ends, ends the step as the deadline does: TERM to all its processes, grace, KILL.
-func Run(ctx context.Context, s Spec) Result {
-	if err := Preflight(s); err != nil {
-		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(err.Error(), proto.MaxMessage)}
-	}
-	out, err := newOutput(s)
-	if err != nil {
-		return Result{Outcome: proto.OutcomePreflight, Message: "opening its output: " + err.Error()}
-	}
-	g := newGroup(s)
-	begin := time.Now()
-	pid, ended, err := launch(s, out, g)
-	if err != nil {
-		out.abandon()
-		g.remove()
-		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip("starting "+s.Path+": "+explainStart(err), proto.MaxMessage)}
-	}
-	g.leader(pid)
-	if s.Started != nil {
-		s.Started(pid, g.dir)
-	}
-	out.begin()
-	r := wait(ctx, s, g, ended)
-	r.Duration = time.Since(begin)
-	r.Stragglers = g.finish(s.LeaveRunning)
-	g.reap()
-	g.remove()
-	r.Tail, r.Lost = out.end()
-	if r.Message == "" && !r.Outcome.Good() {
-		r.Message = explainEnd(r)
-	}
-	return r
-}
-
-// launch starts the script and waits for it, both in a thread of their own: when that thread dies, which is when the
-// agent dies, the kernel kills the script (prctl(2), PR_SET_PDEATHSIG). So no step goes on without anybody who looks
-// after its deadline; what it had started itself is ended by EndLeftover.
-func launch(s Spec, out *output, g *group) (pid int, ended <-chan error, err error) {
-	type started struct {
-		pid int
-		err error
-	}
-	up, end := make(chan started, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		cmd, err := start(s, out, g)
-		if err != nil {
-			up <- started{err: err}
-			return
-		}
-		up <- started{pid: cmd.Process.Pid}
-		end <- cmd.Wait()
-	}()
-	u := <-up // fork and exec; they wait for nothing but the disk that holds the script
-	return u.pid, end, u.err
-}
-
-// start starts the script. A cgroup that the kernel does not take is given up.
-func start(s Spec, out *output, g *group) (*exec.Cmd, error) {
-	var err error
-	for range busyTries {
-		cmd := &exec.Cmd{Path: s.Path, Args: append([]string{s.Path}, s.Args...), Env: s.Env, Dir: s.Dir, Stdout: out.w, Stderr: out.w,
-			SysProcAttr: &syscall.SysProcAttr{Setsid: true, Chroot: s.Root, Pdeathsig: syscall.SIGKILL}}
-		if cmd.Dir == "" {
-			cmd.Dir = "/"
-		}
-		if g.fd != nil {
-			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(g.fd.Fd())
-		}
-		err = cmd.Start()
-		switch {
-		case err == nil:
-			return cmd, nil
-		case errors.Is(err, syscall.ETXTBSY):
-			time.Sleep(busyWait)
-		case g.fd != nil:
-			g.remove()
-			g.remember()
-		default:
-			return nil, err
-		}
-	}
-	return nil, err
-}
-
 // wait waits for the script's own process, and ends all of the step at its deadline or when the context is over.
-func wait(ctx context.Context, s Spec, g *group, ended <-chan error) Result {
+func wait(ctx context.Context, s Spec, g *group, ended <-chan exit) Result {
 	deadline := time.NewTimer(s.Timeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Second) // orphans that have ended are zombies until somebody asks for them
 	defer tick.Stop()
 	for {
 		select {
-		case err := <-ended:
-			return verdict(s, err)
+		case e := <-ended:
+			return verdict(s, e)
 		case <-tick.C:
 			g.reap()
 		case <-deadline.C:
@@ -233,7 +141,7 @@ func wait(ctx context.Context, s Spec, g *group, ended <-chan error) Result {
 
 // stop ends every process of the step: TERM, grace, KILL. What the script's own process said at its end is dropped: it was
 // ended by us, even if it then exits with 0.
-func stop(g *group, grace time.Duration, ended <-chan error) Result {
+func stop(g *group, grace time.Duration, ended <-chan exit) Result {
 	gone := false
 	over := func() bool {
 		select {
@@ -268,18 +176,14 @@ func until(d time.Duration, over func() bool) bool {
 }
 
 // verdict reads how the script's own process ended.
-func verdict(s Spec, err error) Result {
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return Result{Outcome: proto.OutcomeFailed, Exit: -1, Message: "waiting for it: " + err.Error()}
+func verdict(s Spec, e exit) Result {
+	if e.err != nil {
+		return Result{Outcome: proto.OutcomeFailed, Exit: -1, Message: "waiting for it: " + e.err.Error()}
 	}
-	code := 0
-	if exit != nil {
-		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			return Result{Outcome: proto.OutcomeSignal, Signal: unix.SignalName(ws.Signal())}
-		}
-		code = exit.ExitCode()
+	if ws, ok := e.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return Result{Outcome: proto.OutcomeSignal, Signal: unix.SignalName(ws.Signal())}
 	}
+	code := e.state.ExitCode()
 	good := s.SuccessCodes
 	if len(good) == 0 {
 		good = []int{0}

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"provost/proto"
 )
 
@@ -42,20 +44,22 @@ func WriteOrder(stateDir string, o proto.Order) error {
 }
 
 // replaceFile writes a file that outlives a crash of the agent, not one of the machine: orders come again, and the state
-// of a run ends with its machine.
+// of a run ends with its machine. Where there is a file already the two names are exchanged: ext4 takes a plain rename over a
+// file for a wish to have the new one on disk (ext4(5), auto_da_alloc), and waits for that longer than most steps take.
 func replaceFile(path string, b []byte, mode fs.FileMode) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	_, err = tmp.Write(b)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+	if mode != 0o600 { // CreateTemp's
+		err = errors.Join(err, tmp.Chmod(mode))
 	}
-	if err != nil {
-		os.Remove(tmp.Name())
+	err = errors.Join(err, tmp.Close())
+	if err == nil && unix.Renameat2(unix.AT_FDCWD, tmp.Name(), unix.AT_FDCWD, path, unix.RENAME_EXCHANGE) != nil {
+		err = os.Rename(tmp.Name(), path) // there is no file yet, or the file system cannot exchange
 	}
+	os.Remove(tmp.Name()) // the old one, or what could not be put in place
 	return err
 }
 

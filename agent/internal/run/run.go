@@ -67,7 +67,7 @@ type Deps struct {
 	Processes proc.Processes
 	Cgroup    string
 	Log       *slog.Logger
-	Exec      func(context.Context, proc.Spec) proc.Result // proc.Run if nil
+	Exec      func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
 	Crash     func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
@@ -112,7 +112,9 @@ type runner struct {
 // those that are to run once.
 func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if d.Exec == nil {
-		d.Exec = proc.Run
+		steps := proc.NewRunner()
+		defer steps.Close()
+		d.Exec = steps.Run
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)

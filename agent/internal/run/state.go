@@ -69,6 +69,14 @@ func newStateFile(stateDir string, phase proto.Phase, boot string) *stateFile {
 	return f
 }
 
+// later changes the state for the next set: that a step is over need not be seen before the next one begins. Whoever ends what
+// a dead agent left looks at more than this file (proc.EndLeftover).
+func (f *stateFile) later(change func(*State)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.now)
+}
+
 // set changes the state. A disk that takes it not is no reason to stop: others then see an older state.
 func (f *stateFile) set(change func(*State)) {
 	f.mu.Lock()

@@ -225,7 +225,11 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 		}
 	}
 	r.left(s, res)
-	r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })
+	over := r.state.later // nothing of the step is left
+	if len(res.Stragglers) > 0 {
+		over = r.state.set // what goes on is not to be ended by the next run
+	}
+	over(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })
 	return e
 }
 

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroup is a group of cgroup v2 (kernel documentation, admin-guide/cgroup-v2) for the processes of one step. To make one
+// costs the kernel more than a short step, so an empty one serves the next step.
+type cgroup struct {
+	parent, dir string
+	fd          *os.File // of the directory
+	events      *os.File // cgroup.events, which says whether any process is in it or below
+	plain       bool     // it has no controllers, so that no step can leave limits to the next
+}
+
+// newCgroup makes one below parent, or gives nil.
+func newCgroup(parent string) *cgroup {
+	dir, err := os.MkdirTemp(parent, "provost-steps-")
+	if err != nil {
+		return nil
+	}
+	c := &cgroup{parent: parent, dir: dir}
+	if c.fd, err = os.Open(dir); err == nil {
+		c.events, err = os.Open(filepath.Join(dir, "cgroup.events"))
+	}
+	if err != nil {
+		c.remove()
+		return nil
+	}
+	controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	c.plain = err == nil && len(bytes.TrimSpace(controllers)) == 0
+	return c
+}
+
+// frozen reports whether a step has frozen it (cgroup.freeze, since Linux 5.2).
+func (c *cgroup) frozen() bool {
+	b, err := os.ReadFile(filepath.Join(c.dir, "cgroup.freeze"))
+	return err == nil && string(b) != "0\n"
+}
+
+// empty reports whether no process that is alive is in it. What cannot be read is not taken for empty.
+func (c *cgroup) empty() bool {
+	var b [256]byte
+	n, err := c.events.ReadAt(b[:], 0)
+	return n > 0 && (err == nil || n < len(b)) && bytes.Contains(b[:n], []byte("populated 0"))
+}
+
+// pids are those of all processes in it and below.
+func (c *cgroup) pids() []int {
+	if c.empty() {
+		return nil
+	}
+	return cgroupPIDs(c.dir)
+}
+
+// close keeps the directory.
+func (c *cgroup) close() {
+	if c.fd != nil {
+		c.fd.Close()
+	}
+	if c.events != nil {
+		c.events.Close()
+	}
+}
+
+// remove removes it. With processes left in it, the directory stays.
+func (c *cgroup) remove() {
+	if c == nil {
+		return
+	}
+	c.close()
+	until(settleTime, func() bool { return !errors.Is(os.Remove(c.dir), unix.EBUSY) || len(cgroupPIDs(c.dir)) > 0 })
+}
+
+func cgroupPIDs(dir string) []int {
+	var pids []int
+	if dir == "" {
+		return nil
+	}
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error { // what vanishes under us has no processes
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			return nil
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"provost/proto"
+)
+
+const (
+	// busyTries and busyWait: a script that was just written may be open in a child that is between fork and exec
+	// (https://go.dev/issue/22315). 50 times 20 ms are a second.
+	busyTries = 50
+	busyWait  = 20 * time.Millisecond
+)
+
+// Runner runs steps one after the other. Between two of them it keeps what costs as much to make as a short step takes: the
+// thread that starts them, the memory for their output, and an empty cgroup. What a step used and did not give back, the
+// next one does not get.
+type Runner struct {
+	spawner *spawner
+	bufs    *buffers
+	cgroup  *cgroup
+	null    *os.File
+}
+
+// NewRunner makes a Runner. It is to be closed.
+func NewRunner() *Runner { return &Runner{} }
+
+// Close gives back what was kept between steps.
+func (r *Runner) Close() {
+	if r.spawner != nil {
+		close(r.spawner.jobs)
+		r.spawner = nil
+	}
+	if r.cgroup != nil {
+		r.cgroup.remove()
+		r.cgroup = nil
+	}
+	if r.null != nil {
+		r.null.Close()
+		r.null = nil
+	}
+}
+
+// Run runs one step with a Runner of its own.
+func Run(ctx context.Context, s Spec) Result {
+	r := NewRunner()
+	defer r.Close()
+	return r.Run(ctx, s)
+}
+
+// Run runs the step to its end, and returns within Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
+// killWait, drainWait). A context that ends, ends the step as the deadline does: TERM to all its processes, grace, KILL.
+func (r *Runner) Run(ctx context.Context, s Spec) Result {
+	if err := Preflight(s); err != nil {
+		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(err.Error(), proto.MaxMessage)}
+	}
+	if r.bufs == nil {
+		r.bufs = &buffers{}
+	}
+	out, err := newOutput(s, r.bufs)
+	if err != nil {
+		return Result{Outcome: proto.OutcomePreflight, Message: "opening its output: " + err.Error()}
+	}
+	g := newGroup(s, r.cgroup)
+	r.cgroup = nil
+	begin := time.Now()
+	pid, ended, err := r.launch(s, out, g)
+	if err != nil {
+		out.abandon()
+		r.cgroup = g.release()
+		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip("starting "+s.Path+": "+explainStart(err), proto.MaxMessage)}
+	}
+	g.leader(pid)
+	out.begin()
+	if s.Started != nil {
+		s.Started(pid, g.dir)
+	}
+	res := wait(ctx, s, g, ended)
+	res.Duration = time.Since(begin)
+	res.Stragglers = g.finish(s.LeaveRunning)
+	g.reap()
+	r.cgroup = g.release()
+	reusable := false
+	if res.Tail, res.Lost, reusable = out.end(); !reusable {
+		r.bufs = nil
+	}
+	if res.Message == "" && !res.Outcome.Good() {
+		res.Message = explainEnd(res)
+	}
+	return res
+}
+
+// exit is how the script's own process ended.
+type exit struct {
+	state *os.ProcessState
+	err   error // of waiting for it
+}
+
+// job is one script to be started, with where to say that it is.
+type job struct {
+	spec  Spec
+	out   *output
+	group *group
+	null  *os.File
+	up    chan<- started
+	end   chan<- exit
+}
+
+type started struct {
+	pid int
+	err error
+}
+
+// spawner starts scripts and waits for them, in a thread of its own: when that thread dies, which is when the agent dies, the
+// kernel kills the script (prctl(2), PR_SET_PDEATHSIG). So no step goes on without anybody who looks after its deadline;
+// what it had started itself is ended by EndLeftover.
+type spawner struct {
+	jobs chan job
+	idle chan struct{} // has a token when it waits for a job
+}
+
+func newSpawner() *spawner {
+	p := &spawner{jobs: make(chan job, 1), idle: make(chan struct{}, 1)}
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		for j := range p.jobs {
+			process, err := start(j)
+			if err != nil {
+				p.idle <- struct{}{}
+				j.up <- started{err: err}
+				continue
+			}
+			j.up <- started{pid: process.Pid}
+			state, err := process.Wait()
+			p.idle <- struct{}{}
+			j.end <- exit{state, err}
+		}
+	}()
+	return p
+}
+
+// launch starts the script. A spawner that still waits for an earlier one, which not even KILL ended, ends with that.
+func (r *Runner) launch(s Spec, out *output, g *group) (pid int, ended <-chan exit, err error) {
+	if r.null == nil {
+		if r.null, err = os.Open(os.DevNull); err != nil {
+			return 0, nil, err
+		}
+	}
+	if r.spawner != nil {
+		select {
+		case <-r.spawner.idle:
+		default:
+			close(r.spawner.jobs)
+			r.spawner = nil
+		}
+	}
+	if r.spawner == nil {
+		r.spawner = newSpawner()
+	}
+	up, end := make(chan started, 1), make(chan exit, 1)
+	r.spawner.jobs <- job{s, out, g, r.null, up, end}
+	u := <-up // fork and exec; they wait for nothing but the disk that holds the script
+	return u.pid, end, u.err
+}
+
+// start starts the script. A cgroup that the kernel does not take is given up.
+func start(j job) (*os.Process, error) {
+	s, g := j.spec, j.group
+	attr := &os.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []*os.File{j.null, j.out.w, j.out.w}}
+	if attr.Dir == "" {
+		attr.Dir = "/"
+	}
+	var err error
+	for range busyTries {
+		attr.Sys = &syscall.SysProcAttr{Setsid: true, Chroot: s.Root, Pdeathsig: syscall.SIGKILL}
+		if g.cgroup != nil {
+			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(g.cgroup.fd.Fd())
+		}
+		var process *os.Process
+		process, err = os.StartProcess(s.Path, append([]string{s.Path}, s.Args...), attr)
+		switch {
+		case err == nil:
+			return process, nil
+		case errors.Is(err, syscall.ETXTBSY):
+			time.Sleep(busyWait)
+		case g.cgroup != nil:
+			g.release().remove()
+			g.remember()
+		default:
+			return nil, err
+		}
+	}
+	return nil, err
+}
