@@ -212,6 +212,9 @@ func (a *agent) configure(c *common) error {
 			return err
 		}
 	}
+	if s.Rescue && s.Node != "" {
+		s.URLs = nil // it speaks for no install, and must not be taken for an attempt; an unknown machine may say that it is there
+	}
 	a.settings = s
 	return nil
 }

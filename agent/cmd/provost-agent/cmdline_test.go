@@ -31,6 +31,35 @@ func (m *machine) booted(boot string, args ...string) string {
 	return string(out)
 }
 
+// In a boot for rescue no phase ever ends, with success or without: what called it must not go on to the disks. Nor is a word
+// sent that could be taken for an install's.
+func TestRescueBoot(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("another kernel command line needs root")
+	}
+	m := newMachine(t)
+	id, claim := m.c.Install("n1", threePhases)
+	m.write("cmdline", "provost.url="+m.c.URL()+" provost.node=n1 provost.rescue provost.install="+id+" provost.claim="+claim+
+		" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
+	m.write("boot_id", prototest.Boot1+"\n")
+	ctx, cancel := context.WithTimeout(m.Context(), 3*time.Second)
+	defer cancel()
+	const script = `mount --make-rprivate / && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && exec provost-agent run --phase pre --state "$3"`
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", m.path("cmdline"), m.path("boot_id"), m.state)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() == nil {
+		t.Errorf("provost-agent run = %v in a boot for rescue, want that it stays", err)
+	}
+	if !strings.Contains(string(out), "this boot is for rescue: no step is run") {
+		t.Errorf("it said:\n%s", out)
+	}
+	if got := m.c.Events(id); len(got) > 0 {
+		t.Errorf("the collector has %d events, want none", len(got))
+	}
+}
+
 // All that a machine needs to know may stand on its kernel command line. The claim there is the first boot's: a second
 // machine that shows it gets nothing, and the first goes on.
 func TestKernelCommandLine(t *testing.T) {

@@ -108,6 +108,9 @@ func doRun(ctx context.Context, o runOptions, s *streams) error {
 		return err
 	}
 	defer a.close()
+	if a.settings.Rescue {
+		return a.stayForRescue(ctx)
+	}
 	if _, err := a.background(ctx); err != nil {
 		if _, none := a.ready(); none != nil && o.plan == "" {
 			return err

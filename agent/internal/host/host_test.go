@@ -81,6 +81,7 @@ func TestSettings(t *testing.T) {
 			host.Settings{URLs: []string{"https://a:1"}, Node: "n1", Debug: true}, ""},
 		{"a wrong file", map[string]string{"/proc/cmdline": "", host.ConfigFile: "node=n3\nnod=n4\nurl\n"},
 			host.Settings{Node: "n3"}, "agent.conf: line 2: unknown key \"nod\""},
+		{"rescue", map[string]string{"/proc/cmdline": "provost.node=n1 provost.rescue"}, host.Settings{Node: "n1", Rescue: true}, ""},
 		{"held no more", map[string]string{"/proc/cmdline": "provost.hold provost.hold=0"}, host.Settings{}, ""},
 	} {
 		got, err := root(t, c.files).Settings()

@@ -25,6 +25,7 @@ type Settings struct {
 	CA          string // a file with PEM certificates, or sha256:HEX of a certificate
 	JoinKeyFile string
 	Hold        bool
+	Rescue      bool // the boot installs nothing: steps must not run
 	Debug       bool
 }
 
@@ -116,6 +117,8 @@ func fromCommandLine(line string) Settings {
 			s.CA = value
 		case "provost.hold":
 			s.Hold = value != "0"
+		case "provost.rescue":
+			s.Rescue = value != "0"
 		case "provost.debug":
 			s.Debug = value != "0"
 		}

@@ -47,7 +47,8 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	if err != nil {
 		return nil, bad(err)
 	}
-	if err := tryOut(f, recipe, n); err != nil {
+	vars := p.set.ArgVars(f, n.Groups)
+	if err := tryOut(f, vars, recipe, n); err != nil {
 		return nil, bad(err)
 	}
 	rescue, err := f.Rescue()
@@ -57,13 +58,13 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
 		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.Sequence(f.Family), Kernel: f.Kernel, Initrds: f.Initrds,
-		LocalBoot: f.LocalBoot, Args: f.Args, Vars: f.Vars, Answer: recipe, RescueKeys: rescue,
+		LocalBoot: f.LocalBoot, Args: f.Args, Vars: vars, Answer: recipe, RescueKeys: rescue,
 	}}, nil
 }
 
 // tryOut makes the kernel arguments and answer files of a node: what cannot be made is better found now than by a node
 // that waits for it.
-func tryOut(f *profile.Profile, recipe *answer.Recipe, n proto.NodeSpec) error {
+func tryOut(f *profile.Profile, vars map[string]string, recipe *answer.Recipe, n proto.NodeSpec) error {
 	const id, images = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "http://provostd/images"
 	d := profile.ArgData{Images: images, Node: n.Name, Install: id, Attempt: 1, MAC: n.MACs[0], Groups: n.Groups, Attrs: n.Attrs}
 	if recipe != nil {
@@ -74,6 +75,9 @@ func tryOut(f *profile.Profile, recipe *answer.Recipe, n proto.NodeSpec) error {
 			return fmt.Errorf("answer file of %s: %w", n.Name, err)
 		}
 	}
-	_, err := f.KernelArgs(d)
+	with, err := profile.Recall(f.Name, f.Args, vars)
+	if err == nil {
+		_, err = with.KernelArgs(d)
+	}
 	return err
 }

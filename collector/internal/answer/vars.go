@@ -56,6 +56,12 @@ func variable(name string) (Variable, bool) {
 // FilePrefix begins a variable's value that stands in a file. Such a value is a secret.
 const FilePrefix = "file:"
 
+// IsSecret reports whether a variable's value must not be shown: it stands in a file, or is a password or key.
+func IsSecret(name, value string) bool {
+	v, _ := variable(name)
+	return v.Secret || strings.HasPrefix(value, FilePrefix)
+}
+
 // CheckVar says what is wrong with a variable of a profile or of the site. A value from a file is not looked at. The
 // error names the variable, and its value unless that is a secret.
 func CheckVar(name, value string) error {

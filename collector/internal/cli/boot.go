@@ -34,10 +34,15 @@ func bootCommand(s *session) *cobra.Command {
 
   install   the installer
   disk      the system on the disk
+  netboot   its system over the network (kind: diskless)
   block     a screen that says why, and what to type
+  rescue    the kernel and initrds of its profile, without anything that
+            installs: no answer file, no step; reach it by SSH with keys that
+            mkinitrd --rescue-keys put into the overlay
 
 provost install orders an install and sets the action by itself; the collector
-sets it to disk when the installer is done.`,
+sets it to disk when the installer is done. A rescue lasts until you set
+another action.`,
 		Args: arguments(1, 2, "say which nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "table", "json", "yaml"); err != nil {
@@ -56,14 +61,19 @@ sets it to disk when the installer is done.`,
 			if len(args) != 1 {
 				return s.completeNodes(cmd, args, begin)
 			}
-			return []string{string(proto.BootInstall), string(proto.BootDisk), string(proto.BootBlock)}, cobra.ShellCompDirectiveNoFileComp
+			var words []string
+			for _, a := range proto.BootActions {
+				words = append(words, string(a))
+			}
+			return words, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	o.addFlags(cmd.Flags())
 	complete(cmd, "output", "table", "json", "yaml")
 	help(cmd, `provost boot @rack1
 provost boot n007 disk --reason "its disk is good"
-provost boot n[001-100] block --yes`, exitOrders)
+provost boot n[001-100] block --yes
+provost boot n007 rescue --reason "look at its disk"`, exitOrders)
 	return cmd
 }
 

@@ -32,7 +32,7 @@ type ArgData struct {
 	Profile string // set by KernelArgs
 	Groups  []string
 	Attrs   map[string]string
-	Vars    map[string]string // set by KernelArgs: the profile's own, without those whose value is in a file
+	Vars    map[string]string // set by KernelArgs: the profile's under the node's attributes, without secrets
 }
 
 // parseArgs gives the template with no functions but the language's own: none of them reads a file, asks the network
@@ -45,8 +45,10 @@ func parseArgs(name, text string) (*template.Template, error) {
 // have white space, quotes, backslashes, "${" or control characters, so that none of them becomes a further argument or
 // a command of the boot loader; others do not matter. Line breaks of the template become spaces.
 func (p *Profile) KernelArgs(d ArgData) (string, error) {
-	d.Profile, d.Vars = p.Name, maps.Clone(p.Vars)
-	maps.DeleteFunc(d.Vars, func(_, v string) bool { return strings.HasPrefix(v, answer.FilePrefix) }) // a command line is no place for a secret
+	d.Profile, d.Vars = p.Name, map[string]string{}
+	maps.Copy(d.Vars, p.Vars)
+	maps.Copy(d.Vars, d.Attrs)
+	maps.DeleteFunc(d.Vars, func(k, v string) bool { return answer.IsSecret(k, v) }) // a command line is no place for one
 	if err := checkAttrs(p.args, d.Attrs); err != nil {
 		return "", fmt.Errorf("kernel arguments of profile %s for %s: %w", p.Name, d.Node, err)
 	}
@@ -74,6 +76,19 @@ func (b *bounded) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("they are longer than %d bytes", MaxArgs)
 	}
 	return b.Builder.Write(p)
+}
+
+// ArgVars are the variables of a profile's args for a node of these groups: those of its groups, of which the one counts
+// that comes first, over the profile's over the site's. Secrets are left out.
+func (s *Set) ArgVars(p *Profile, groups []string) map[string]string {
+	out := map[string]string{}
+	maps.Copy(out, s.vars.Site)
+	maps.Copy(out, p.Vars)
+	for _, g := range slices.Backward(groups) {
+		maps.Copy(out, s.vars.Groups[g])
+	}
+	maps.DeleteFunc(out, func(k, v string) bool { return answer.IsSecret(k, v) })
+	return out
 }
 
 // checkAttrs refuses the attributes that the template could put out and that are no part of one word.
@@ -111,7 +126,7 @@ func checkWord(key, value string) error {
 	return nil
 }
 
-// attrsOf lists the attributes that a template names, as .Attrs.KEY or index .Attrs "KEY". It reports all where the
+// attrsOf lists the attributes that a template names, as .Attrs.KEY or index .Attrs "KEY", or so of .Vars, which has them too. It reports all where the
 // template takes the whole map, or everything that it is given, in hand.
 func attrsOf(t *template.Template) (keys []string, all bool) {
 	w := &attrWalk{}
@@ -133,9 +148,10 @@ func (w *attrWalk) field(ident []string) {
 	switch {
 	case len(ident) == 0:
 		w.all = true
-	case ident[0] == "Attrs" && len(ident) == 1:
+	case ident[0] != "Attrs" && ident[0] != "Vars":
+	case len(ident) == 1:
 		w.all = true
-	case ident[0] == "Attrs":
+	default:
 		w.keys = append(w.keys, ident[1])
 	}
 }
@@ -192,7 +208,7 @@ func (w *attrWalk) command(c *parse.CommandNode, top bool) {
 		function, _ := c.Args[0].(*parse.IdentifierNode)
 		from, _ := c.Args[1].(*parse.FieldNode)
 		key, _ := c.Args[2].(*parse.StringNode)
-		if function != nil && function.Ident == "index" && from != nil && slices.Equal(from.Ident, []string{"Attrs"}) && key != nil {
+		if function != nil && function.Ident == "index" && from != nil && len(from.Ident) == 1 && (from.Ident[0] == "Attrs" || from.Ident[0] == "Vars") && key != nil {
 			w.keys = append(w.keys, key.Text)
 			return
 		}

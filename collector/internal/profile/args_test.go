@@ -73,6 +73,9 @@ func TestAttributesCannotInject(t *testing.T) {
 		`{{ if true }}{{ else }}{{ .Attrs.console }}{{ end }}{{ printf "%v" . }}`,
 		`{{ .Attrs.console | printf "%s" }}`,
 		`{{ . }}`,
+		"console={{ .Vars.console }}",
+		`console={{ index .Vars "console" }}`,
+		`{{ range .Vars }}{{ . }}{{ end }}`,
 	}
 	bad := []string{"a b", "a\tb", "a\u00a0b", "a\u2028b", `a"b`, "a'b", "a`b", `a\`, "${net0/mac}", "x${", "a\x1bb", "a\u0085b", "a\xff"}
 	for _, way := range ways {
@@ -88,6 +91,30 @@ func TestAttributesCannotInject(t *testing.T) {
 		if _, err := withArgs(t, way).KernelArgs(data(map[string]string{"console": "ttyS0", "note": bad[0]})); err != nil {
 			t.Errorf("args %s: an attribute that is not named is refused: %v", way, err)
 		}
+	}
+}
+
+// TestArgVars: the node's attributes go before its groups' variables, these before the profile's, and these before the
+// site's. Secrets are in none of them.
+func TestArgVars(t *testing.T) {
+	set, err := profile.Load(site(t, map[string]string{
+		"profiles/p.yaml": "kernel: images/k\nvars: {b: profile, c: profile, d: profile, rootpw-hash: \"$6$x$y\", f: \"file:/etc/x\"}\nargs: '{{ range $k, $v := .Vars }}{{ $k }}={{ $v }} {{ end }}'\n",
+		"vars.yaml":       "site: {a: site, b: site, c: site, d: site}\ngroups:\n  g1: {c: one, d: one}\n  g2: {c: two}\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := set.Profile("p")
+	with, err := profile.Recall("p", p.Args, set.ArgVars(p, []string{"g2", "g1", "g3"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := with.KernelArgs(data(map[string]string{"d": "node", "e": "node"}))
+	if want := "a=site b=profile c=two d=node e=node"; got != want || err != nil {
+		t.Errorf("args = %q, %v, want %q", got, err, want)
+	}
+	if _, err := with.KernelArgs(data(map[string]string{"d": "two words"})); err == nil || !strings.Contains(err.Error(), "attribute d") {
+		t.Errorf("an attribute of two words, by .Vars: %v, want that it is refused", err)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // Profile is how a class of nodes is installed. It does not change after Load.
 type Profile struct {
 	Name      string            `yaml:"name"` // the file's name without .yaml
-	Kind      string            `yaml:"kind"` // KindDisk
+	Kind      string            `yaml:"kind"` // KindDisk or KindDiskless
 	Family    string            `yaml:"family"`
 	Boot      string            `yaml:"boot"`
 	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https
@@ -45,6 +45,7 @@ type Profile struct {
 // The words of a profile.
 const (
 	KindDisk     = "disk"
+	KindDiskless = "diskless" // each boot is an install, and its steps are those of phase boot
 	BootProvost  = "provost"  // the collector's own boot scripts
 	BootExternal = "external" // the site's
 	LocalExit    = "exit"     // back to the firmware, which goes on to the disk
@@ -103,10 +104,11 @@ func (p *Profile) check(f *file, name string) {
 	if p.Name != name {
 		f.bad(f.line("name"), "name %q: the file's name says %q", p.Name, name)
 	}
-	if p.Kind == "diskless" {
-		f.bad(f.line("kind"), "kind: this version does not support diskless nodes yet")
-	} else if p.Kind != KindDisk {
-		f.bad(f.line("kind"), "kind %q: use disk", p.Kind)
+	if p.Kind != KindDisk && p.Kind != KindDiskless {
+		f.bad(f.line("kind"), "kind %q: use disk or diskless", p.Kind)
+	}
+	if p.Kind == KindDiskless && (p.Answer != "" || p.Boot == BootExternal) {
+		f.bad(f.line("kind"), "kind: diskless nodes get their system from our boot script: leave out answer and boot: external")
 	}
 	if p.LocalBoot != LocalExit && p.LocalBoot != LocalSanboot {
 		f.bad(f.line("local-boot"), "local-boot %q: use exit or sanboot", p.LocalBoot)
@@ -192,8 +194,11 @@ func (p *Profile) checkSteps(f *file) {
 		} else {
 			lines[s.Name] = line
 		}
-		if s.Phase == proto.PhaseBoot {
-			f.bad(line, "step %q: phase boot is for diskless nodes, which this version does not support yet", s.Name)
+		switch {
+		case s.Phase == proto.PhaseBoot && p.Kind != KindDiskless:
+			f.bad(line, "step %q: phase boot is for kind: diskless; nodes with a disk have firstboot", s.Name)
+		case (s.Phase == proto.PhasePost || s.Phase == proto.PhaseFirstboot) && p.Kind == KindDiskless:
+			f.bad(line, "step %q: a diskless node has no phase %s: use pre or boot", s.Name, s.Phase)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"provost/collector/internal/boot"
 	"provost/collector/internal/lifecycle"
@@ -19,7 +20,8 @@ import (
 const (
 	stageScript = "bootscript-sent"
 	stageKernel = "kernel-sent"
-	stageInitrd = "initrd-sent"
+	stageInitrd = "initrd-sent" // of the last one that we serve
+	stageImage  = "image-sent"  // anything else below images/
 )
 
 // Boot implements boot.Decider: what the machine with this MAC boots.
@@ -109,6 +111,9 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 	r.pub.RLock()
 	in := r.pub.installs[n.Install]
 	r.pub.RUnlock()
+	if n.BootAction == proto.BootRescue {
+		return r.rescue(d, n, in, q)
+	}
 	if in == nil {
 		return d, nil
 	}
@@ -164,12 +169,37 @@ func (r *Registry) Sent(ctx context.Context, ticket, file string, complete bool)
 		return
 	}
 	err := r.update(ctx, func(c *change) error {
-		if rec := c.record(id); rec != nil && rec.Attempt == attempt {
-			return c.sent(rec, stage)
+		rec := c.record(id)
+		if rec == nil || rec.Attempt != attempt {
+			return nil
 		}
-		return nil
+		if stage == stageInitrd {
+			if rec = rec.withInitrd(file); !in.recipe.allInitrds(rec.Sent) {
+				return c.putInstall(rec)
+			}
+		}
+		return c.sent(rec, stage)
 	})
 	if err != nil {
 		r.opt.Log.Warn("noting that a boot file was fetched", "install", id, "file", file, "error", err)
 	}
+}
+
+// sentInitrd marks an initrd in installRecord.Sent: a stage has no colon.
+const sentInitrd = "initrd:"
+
+func (rec *installRecord) withInitrd(file string) *installRecord {
+	if slices.Contains(rec.Sent, sentInitrd+file) {
+		return rec
+	}
+	rec = rec.clone()
+	rec.Sent = append(rec.Sent, sentInitrd+file)
+	return rec
+}
+
+// allInitrds reports whether every initrd that we serve was sent; others are fetched elsewhere and never seen here.
+func (rc *Recipe) allInitrds(sent []string) bool {
+	return !slices.ContainsFunc(rc.Initrds, func(name string) bool {
+		return !strings.Contains(name, "://") && !slices.Contains(sent, sentInitrd+name)
+	})
 }

@@ -186,7 +186,7 @@ func TestSetBootAction(t *testing.T) {
 	if got := set(proto.BootInstall); got != proto.CodeConflict {
 		t.Errorf("boot install without an order = %q, want conflict", got)
 	}
-	for _, a := range []proto.BootAction{"", "x", proto.BootRescue} {
+	for _, a := range []proto.BootAction{"", "x"} {
 		if got := set(a); got != proto.CodeBadRequest {
 			t.Errorf("boot %q = %q, want bad-request", a, got)
 		}

@@ -203,8 +203,12 @@ func badRequest(err error) *proto.Problem {
 func (r *Registry) SetBootAction(ctx context.Context, names []string, action proto.BootAction, actor, reason string) error {
 	switch action {
 	case proto.BootInstall, proto.BootDisk, proto.BootBlock, proto.BootNetboot:
+	case proto.BootRescue:
+		if err := r.canRescue(names); err != nil {
+			return err
+		}
 	default:
-		return problem(400, proto.CodeBadRequest, "use install, disk, netboot or block", "boot action %q is not supported", proto.Clip(string(action), 32))
+		return problem(400, proto.CodeBadRequest, "use install, disk, netboot, block or rescue", "boot action %q is not supported", proto.Clip(string(action), 32))
 	}
 	return r.update(ctx, func(c *change) error {
 		if action == proto.BootInstall {
@@ -229,9 +233,6 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 				}
 				if rec == nil || c.install(rec.ID).look().Status == proto.StatusBooted {
 					return problem(409, proto.CodeConflict, "provost install "+name+" orders one", "no install of %s is under way", name)
-				}
-				if rec.Erased {
-					return problem(409, proto.CodeConflict, "provost install "+name+" orders another one", "the install of %s is over, and its plan was erased", name)
 				}
 				again := rec.clone()
 				again.Allowed, again.Looped = max(rec.Allowed, rec.Attempt+c.install(rec.ID).recipe.Attempts), false
