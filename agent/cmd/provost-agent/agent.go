@@ -34,6 +34,9 @@ const (
 	stateInstalled = "/var/lib/provost"
 )
 
+// programName is what the agent's copy in the state directory's bin is called.
+const programName = "provost-agent"
+
 // common are the options that most commands have.
 type common struct {
 	state, urls, node, tokenFile, joinKeyFile, ca string

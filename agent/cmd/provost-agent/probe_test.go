@@ -132,9 +132,7 @@ func TestWatchProbes(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("watch = %v; it said:\n%s", err, &stderr)
-		}
+		wantEnded(t, cmd.Wait(), &stderr)
 	})
 	m.wait(staged("partitioned"))
 }

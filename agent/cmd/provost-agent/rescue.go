@@ -97,6 +97,7 @@ func doRescue(ctx context.Context, c common, o rescueOptions, s *streams) error 
 		return err
 	}
 	defer release()
+	defer a.follow(ctx)()
 	a.keepRescueKeys()
 	source := keySource{a: a, file: o.keys}
 	keys, err := source.read()

@@ -246,7 +246,7 @@ func (a *agent) deps(p planIs) steps.Deps {
 	if err := proc.BecomeSubreaper(); err != nil {
 		a.say(err.Error())
 	}
-	program, err := a.host.InstallProgram(a.dir.Path("bin"), "provost-agent")
+	program, err := a.host.InstallProgram(a.dir.Path("bin"), programName)
 	if err != nil {
 		a.say(err.Error())
 	}

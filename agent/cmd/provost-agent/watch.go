@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -18,14 +19,19 @@ import (
 
 func watchCommand() command {
 	return command{
-		name: "watch", args: "[--detach]",
+		name: "watch", args: "[--detach|--unit]",
 		summary: "say hello, fetch the plan, and report until the install is sealed",
 		help: `
 The one process that runs as long as the installer does. It delivers the journal
 and the logs, sends heartbeats, and takes orders. It ends when the install is
-sealed and everything is delivered. With --detach it copies itself to the state
-directory, goes on in the background in a session of its own, and the command
-returns at once. A second watch on the same state directory does no harm.
+sealed and everything is delivered. A second watch on the same state directory
+waits for the first to end.
+
+With --detach it copies itself to the state directory, goes on in the background
+in a session of its own, and the command returns at once; when an initrd without
+systemd gives way to another root, it follows there. With --unit it copies itself
+and only writes /run/systemd/system/provost-agent.service, which is for an initrd
+with systemd, to be started there; the system after the initrd starts it again.
 
 Where the plan, or /etc/provost/rescue.pub in the initrd, has public keys it starts
 "rescue", and again should that die.
@@ -35,19 +41,26 @@ Examples:
   provost-agent watch --url https://10.0.0.1:8440 --ca /etc/provost/ca.pem \
       --join-key-file /etc/provost/join
 
-Exit status: 0 all is delivered (with --detach: it runs), 1 it could not begin,
-64 wrong usage, 78 a setting is wrong or missing.`,
+Exit status: 0 all is delivered (with --detach: it runs, with --unit: the unit is
+there), 1 it could not begin, or was ended before that, 64 wrong usage, 78 a setting
+is wrong or missing.`,
 		setup: func(f *flag.FlagSet, s *streams) func(context.Context, []string) error {
 			var c common
 			c.flags(f)
 			detach := f.Bool("detach", false, "go on in the background")
 			listen := f.String("rescue-listen", rescueListen, "`ADDRESS` of the rescue shell, which is started where keys are given")
+			unit := f.Bool("unit", false, "only write a systemd unit that starts it")
 			return func(ctx context.Context, args []string) error {
 				if len(args) > 0 {
 					return usage("watch: unexpected argument %q", args[0])
 				}
-				if *detach {
+				switch {
+				case *detach && *unit:
+					return usage("watch: --detach or --unit, not both")
+				case *detach:
 					return detachWatch(c, *listen, s)
+				case *unit:
+					return unitWatch(c, *listen)
 				}
 				return doWatch(ctx, c, *listen, s)
 			}
@@ -78,23 +91,11 @@ func detachWatch(c common, listen string, s *streams) (err error) {
 	if _, err := a.sender(func(string) {}); err != nil {
 		return err
 	}
-	program, err := a.host.InstallProgram(a.dir.Path("bin"), "provost-agent")
+	program, err := a.host.InstallProgram(a.dir.Path("bin"), programName)
 	if err != nil {
 		return err
 	}
-	if c.joinKeyFile != "" {
-		c.joinKeyFile = absolute(c.joinKeyFile)
-	}
-	if c.ca != "" && !strings.HasPrefix(c.ca, "sha256:") {
-		c.ca = absolute(c.ca)
-	}
-	args := []string{"watch", "--state", string(a.dir), "--rescue-listen", listen}
-	for _, f := range []struct{ name, value string }{{"url", c.urls}, {"node", c.node}, {"join-key-file", c.joinKeyFile}, {"ca", c.ca}} {
-		if f.value != "" {
-			args = append(args, "--"+f.name, f.value)
-		}
-	}
-	if _, err = host.Detach(program, args, a.dir.Path("agent.out")); err != nil {
+	if _, err = host.Detach(program, c.watchArgs(listen), a.dir.Path("agent.out")); err != nil {
 		return err
 	}
 	// 10 s: until somebody reports, so that the command that comes next finds it; a slow machine needs one
@@ -104,6 +105,36 @@ func detachWatch(c common, listen string, s *streams) (err error) {
 		}
 	}
 	return fmt.Errorf("the watch did not begin within 10 s: see %s", a.dir.Path("agent.out"))
+}
+
+// unitWatch prepares what systemd is to start.
+func unitWatch(c common, listen string) error {
+	dir := c.dir()
+	if err := dir.Make(); err != nil {
+		return config("give a directory that can be written, with --state DIR", err)
+	}
+	program, err := host.Host{}.InstallProgram(dir.Path("bin"), programName)
+	if err != nil {
+		return err
+	}
+	return writeUnit(program, c.watchArgs(listen))
+}
+
+// watchArgs are the arguments with which another process becomes the watch that these options ask for.
+func (c common) watchArgs(listen string) []string {
+	if c.joinKeyFile != "" {
+		c.joinKeyFile = absolute(c.joinKeyFile)
+	}
+	if c.ca != "" && !strings.HasPrefix(c.ca, "sha256:") {
+		c.ca = absolute(c.ca)
+	}
+	args := []string{"watch", "--state", string(c.dir()), "--rescue-listen", listen}
+	for _, f := range []struct{ name, value string }{{"url", c.urls}, {"node", c.node}, {"join-key-file", c.joinKeyFile}, {"ca", c.ca}} {
+		if f.value != "" {
+			args = append(args, "--"+f.name, f.value)
+		}
+	}
+	return args
 }
 
 // watched reports whether another process than this one reports.
@@ -121,11 +152,8 @@ func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 	if !a.reports() {
 		return config("give --url and --ca (on the kernel command line provost.url= and provost.ca=)", errors.New("no collector is known"))
 	}
-	only, err := a.dir.LockWatch()
-	if errors.Is(err, report.ErrBusy) {
-		a.tell("another watch runs already")
-		return nil
-	}
+	defer a.follow(ctx)()
+	only, err := a.lock(ctx, a.dir.LockWatch, func() { a.tell("another watch runs already: waiting for it to end") })
 	if err != nil {
 		return err
 	}
@@ -137,11 +165,12 @@ func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 		cancel()
 		<-minded // it writes to the log; a start takes as long as a copy of the program
 	}()
-	release, err := a.lock(ctx)
+	release, err := a.lock(ctx, a.dir.Lock, func() {})
 	if err != nil {
 		return err
 	}
 	defer release()
+	a.own = true
 	snd, err := a.sender(func(text string) {
 		a.tell("%s", text)
 		a.consoles.Say("provost: " + text + "\n")
@@ -158,17 +187,22 @@ func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 	return err
 }
 
-// lock waits until a run that reports by itself has ended. That may take as long as a hold: the context is the bound.
-func (a *agent) lock(ctx context.Context) (release func(), err error) {
+// errEnded is a watch's end before its work is done.
+var errEnded = errors.New("the watch was told to end before everything was sealed and delivered")
+
+// lock waits until another watch, or a run that reports by itself, has ended. That may take as long as a hold: the context
+// is the bound. It says once that it waits.
+func (a *agent) lock(ctx context.Context, take func() (func(), error), waits func()) (release func(), err error) {
 	for {
-		release, err = a.dir.Lock()
+		release, err = take()
 		if !errors.Is(err, report.ErrBusy) {
-			a.own = err == nil
 			return release, err
 		}
+		waits()
+		waits = func() {}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, errEnded
 		case <-time.After(time.Second):
 		}
 	}
@@ -182,7 +216,7 @@ func (a *agent) watch(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return errEnded
 		case <-time.After(time.Second):
 		}
 		a.mindRun(ctx)
@@ -212,6 +246,43 @@ func (a *agent) watch(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// follow goes after process 1 into the root that it has switched to, by becoming this same command there. In the old root
+// the state directory is another one, or none, since /run was taken along. The returned function ends it.
+func (a *agent) follow(ctx context.Context) (stop func()) {
+	was, err := os.Stat(string(a.dir))
+	if err != nil {
+		a.say(err.Error())
+		return func() {}
+	}
+	root, err := host.OpenNamespace()
+	if err != nil {
+		a.say(err.Error())
+		return func() {}
+	}
+	ctx, stop = context.WithCancel(ctx)
+	go func() {
+		// 5 times a second: so long at most this process works in the old root, where it finds nothing
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		said := false
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if is, err := os.Stat(string(a.dir)); err == nil && os.SameFile(was, is) {
+				continue
+			}
+			if err := root.Exec(a.dir.Path("bin/"+programName), os.Args[1:]); err != nil && !said {
+				a.log.Warn(err.Error()) // and it is tried again: the new root may lack /run for a moment
+				said = true
+			}
+		}
+	}()
+	return stop
 }
 
 // mindRun records the end of a run whose process died: nobody else can.
