@@ -59,7 +59,7 @@ type streams struct {
 func commands() []command {
 	list := []command{watchCommand(), runCommand(), reportCommand(), sealCommand(), firstbootCommand(), statusCommand(), logCommand()}
 	list = append(list, orderCommands()...)
-	return append(list, rescueCommand(), versionCommand())
+	return append(list, rescueCommand(), sftpCommand(), versionCommand())
 }
 
 // dispatch finds the command and does it.

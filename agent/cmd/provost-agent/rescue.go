@@ -57,7 +57,7 @@ Examples:
   provost-agent rescue --authorized-keys FILE &
   ssh -p 2200 root@NODE                     a shell
   ssh -p 2200 root@NODE status              also log, retry, skip, release, hold, abort
-  ssh -p 2200 root@NODE 'cat /tmp/x' >x
+  scp -P 2200 root@NODE:/tmp/x .
 
 Exit status: 0 it was ended, 1 it cannot listen, 64 wrong usage,
 75 another one runs, 78 a setting is wrong or missing.`,

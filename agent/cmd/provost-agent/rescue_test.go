@@ -8,11 +8,13 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -309,4 +311,77 @@ func TestRescueWithoutCollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
+}
+
+// The real scp and sftp copy to and from a node, with names and modes.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	for _, p := range []string{"scp", "sftp"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("the %s program is not installed", p)
+		}
+	}
+	m := newMachine(t)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := ssh.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write("id", string(pem.EncodeToMemory(block)))
+	m.write("keys", string(ssh.MarshalAuthorizedKey(public)))
+	addr, hostKey, stop := m.rescue("--authorized-keys", m.path("keys"))
+	defer stop()
+	host, port, _ := net.SplitHostPort(addr)
+	m.write("known", "["+host+"]:"+port+" "+hostKey+"\n")
+	options := []string{"-F", "none", "-P", port, "-i", m.path("id"), "-o", "UserKnownHostsFile=" + m.path("known"), "-o", "StrictHostKeyChecking=yes",
+		"-o", "BatchMode=yes", "-o", "IdentityAgent=none", "-o", "LogLevel=ERROR"}
+	run := func(stdin, program string, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, program, append(slices.Clone(options), args...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s %q = %v\n%s", program, args, err, out)
+		}
+		return string(out)
+	}
+	big := make([]byte, 3<<20+7)
+	rand.Read(big)
+	m.write("here/big", string(big))
+	m.write("here/sub/a file ü", "small")
+	if err := os.Chmod(m.path("here/big"), 0o751); err != nil {
+		t.Fatal(err)
+	}
+	remote := "root@" + host + ":"
+	run("", "scp", "-p", "-r", m.path("here"), remote+m.path("there"))
+	run("", "scp", "-p", "-r", remote+m.path("there"), m.path("back"))
+	for _, dir := range []string{"there", "back"} {
+		b, err := os.ReadFile(m.path(dir + "/big"))
+		info, serr := os.Stat(m.path(dir + "/big"))
+		small, _ := os.ReadFile(m.path(dir + "/sub/a file ü"))
+		if err != nil || serr != nil || !bytes.Equal(b, big) || info.Mode() != 0o751 || string(small) != "small" {
+			t.Errorf("%s: %d bytes, %v, %v, %q, want what was copied", dir, len(b), err, info, small)
+		}
+	}
+	out := run(fmt.Sprintf("cd %s\npwd\nls -l\nmkdir d\nrename big d/large\nput %s d/again\nget d/large %s\nrm d/again\nrm d/large\nrmdir d\nchmod 600 sub\nls\n",
+		m.path("there"), m.path("here/big"), m.path("large")), "sftp", "-b", "-", remote[:len(remote)-1])
+	if !strings.Contains(out, "Remote working directory: "+m.path("there")) || !strings.Contains(out, "-rwxr-x--x") {
+		t.Errorf("sftp said\n%s", out)
+	}
+	if b, err := os.ReadFile(m.path("large")); err != nil || !bytes.Equal(b, big) {
+		t.Errorf("sftp's get gave %d bytes, %v", len(b), err)
+	}
+	list, err := os.ReadDir(m.path("there"))
+	if err != nil || len(list) != 1 || list[0].Name() != "sub" {
+		t.Errorf("left are %v, %v, want sub", list, err)
+	}
 }

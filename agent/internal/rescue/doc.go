@@ -7,7 +7,7 @@
 // package that starts processes: a person's shell is no step. It must never let in anybody without a key that was given
 // to it, forward a port, an agent or a display, outlive its limits of time and number, or end an install by ending.
 //
-// There is no sftp: its library costs 1.3 MB of the agent's 9. "ssh NODE cat FILE" and "ssh NODE 'cat >FILE'" do.
+// scp and sftp are served by the agent's own command sftp, a process like a shell's; package sftp says why.
 //
 // gliderlabs/ssh has the connection and the authentication. What it does with the requests of a session blocks, races
 // or panics for some clients (window changes before the shell, a terminal request of a wrong length), which is why gate.go

@@ -9,11 +9,14 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 )
 
+// sftpName is the only subsystem (RFC 4254, 6.5).
+const sftpName = "sftp"
+
 // envLimit is how many variables a client may set, and how long each is.
 const envLimit = 64
 
 // gate stands between a client and the library: it lets through the requests that begin a session, takes the ones that
-// come during it, and refuses the rest: agent and X11 forwarding, subsystems, breaks.
+// come during it, and refuses the rest: agent and X11 forwarding, other subsystems than sftp, breaks.
 type gate struct {
 	gossh.NewChannel
 	s *session
@@ -51,6 +54,11 @@ func (s *session) filter(in <-chan *gossh.Request, out chan<- *gossh.Request) {
 		switch req.Type {
 		case "shell", "exec":
 			if pass(req) {
+				continue
+			}
+		case "subsystem":
+			var p struct{ Name string }
+			if gossh.Unmarshal(req.Payload, &p) == nil && p.Name == sftpName && pass(req) {
 				continue
 			}
 		case "pty-req":

@@ -79,7 +79,8 @@ func TestOpenSSH(t *testing.T) {
 		{"a terminal", "", []string{"-tt", "tty; exit 4"}, 4, "/dev/pts/"},
 		{"a word on a terminal", "", []string{"-tt", "log"}, 0, "log --state /state"},
 		{"agent forwarding", "", []string{"-A", "echo agent=$SSH_AUTH_SOCK."}, 0, "agent=.\n"},
-		{"sftp", "", []string{"-s", "sftp"}, 255, "subsystem request failed"},
+		{"sftp", "", []string{"-s", "sftp"}, 0, " sftp\n"},
+		{"another subsystem", "", []string{"-s", "netconf"}, 255, "subsystem request failed"},
 		{"another user's name", "", []string{"-l", "x", "id -u"}, 0, "0\n"},
 	} {
 		if got, out := run(c.stdin, c.args...); got != c.want || !strings.Contains(out, c.has) {

@@ -66,13 +66,15 @@ func (s *Server) session(_ *ssh.Server, conn *gossh.ServerConn, channel gossh.Ne
 	one := &session{server: s, gone: make(chan struct{}), left: make(chan struct{}), sizes: make(chan size, 1)}
 	ended := make(chan struct{})
 	begun := false
+	handle := func(sess ssh.Session) {
+		defer close(ended)
+		defer s.caught("command", func() { sess.Exit(exitSoftware) })
+		sess.Exit(one.run(sess))
+	}
 	inner := &ssh.Server{
 		SessionRequestCallback: func(ssh.Session, string) bool { begun = true; return true },
-		Handler: func(sess ssh.Session) {
-			defer close(ended)
-			defer s.caught("command", func() { sess.Exit(exitSoftware) })
-			sess.Exit(one.run(sess))
-		},
+		Handler:                handle,
+		SubsystemHandlers:      map[string]ssh.SubsystemHandler{sftpName: handle},
 	}
 	func() {
 		defer close(one.left)
@@ -98,7 +100,10 @@ func (s *session) run(sess ssh.Session) int {
 	}
 	what := "shell"
 	programs := []program{}
-	if words := sess.Command(); len(words) > 0 && slices.Contains(c.Words, words[0]) {
+	if sess.Subsystem() == sftpName {
+		what, isTerminal = sftpName, false
+		programs = append(programs, program{c.Agent, []string{"provost-agent", sftpName}})
+	} else if words := sess.Command(); len(words) > 0 && slices.Contains(c.Words, words[0]) {
 		what = words[0]
 		argv := append([]string{"provost-agent", words[0], "--state", c.State}, words[1:]...)
 		programs = append(programs, program{c.Agent, argv})

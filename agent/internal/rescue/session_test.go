@@ -183,7 +183,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{"auth-agent-req@openssh.com", nil},
 		{"x11-req", nil},
-		{"subsystem", ssh.Marshal(struct{ Name string }{"sftp"})},
+		{"subsystem", ssh.Marshal(struct{ Name string }{"other"})},
 		{"env", ssh.Marshal(struct{ Name, Value string }{"LD_PRELOAD", "/x"})},
 		{"env", ssh.Marshal(struct{ Name, Value string }{"LC_ALL", strings.Repeat("x", 100)})},
 		{"env", []byte{1}},
