@@ -66,9 +66,9 @@ soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kill
 	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
 	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
 
-bench: ## the agent's figures beside their yardsticks, then the collector's micro-benchmarks
-	go run ./agent/cmd/agentbench
-	go test -run '^$$' -bench . ./collector/internal/store ./collector/internal/evidence ./collector/internal/cli
+bench: build ## the figures beside their yardsticks (10 minutes); BENCH=full is all of the size, ONLY=P4,P9 some of them
+	@ulimit -n $$(ulimit -Hn) && go run ./collector/cmd/collectorbench $(if $(filter full,$(BENCH)),-full) $(if $(ONLY),-only $(ONLY))
+	@test -n "$(ONLY)" || go run ./agent/cmd/agentbench
 
 dist: ## packages: not there yet
 	@echo "make dist: deb and rpm packages are not made yet; make build gives the static programs in bin/" >&2; exit 1

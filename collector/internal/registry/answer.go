@@ -35,7 +35,7 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 	if n == nil || in.recipe.Answer == nil {
 		return nil, gone
 	}
-	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Attempt != attempt || v.Sealed || over(v) {
+	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Erased || rec.Attempt != attempt || v.Sealed || over(v) {
 		return nil, gone
 	}
 	spec, err := r.specOf(in, n)
@@ -57,8 +57,8 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 // specOf is a node as an install of it was ordered: what can be said of it may have changed since then.
 func (r *Registry) specOf(in *install, n *node) (proto.NodeSpec, error) {
 	signed, err := r.signedPlan(in.id)
-	if err != nil {
-		return proto.NodeSpec{}, err
+	if err != nil || signed == nil { // erased: the node as it is now
+		return n.Spec, err
 	}
 	plan, err := proto.DecodePlan(signed.Payload)
 	if err != nil {
@@ -95,7 +95,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 	var recipe *Recipe
 	out := &proto.RenderedNode{Schema: proto.Schema, Node: name, Files: []proto.RenderedFile{}}
 	if in != nil {
-		if v := in.look(); !v.Sealed && !over(v) {
+		if v := in.look(); !v.Sealed && !over(v) && !in.rec.Load().Erased {
 			var err error
 			if spec, err = r.specOf(in, n); err != nil {
 				return nil, err

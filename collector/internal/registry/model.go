@@ -48,6 +48,7 @@ type model struct {
 	installs  map[string]*install
 	macs      map[string]string // MAC → node
 	operators map[string]operatorToken
+	touched   map[string]bool // files that were put since the last round of sweep
 
 	// What the group at hand has changed, to be published with its commit or taken back.
 	dirtyNodes, dirtyInstalls map[string]bool

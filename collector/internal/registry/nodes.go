@@ -234,6 +234,9 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 				if rec == nil || c.install(rec.ID).look().Status == proto.StatusBooted {
 					return problem(409, proto.CodeConflict, "provost install "+name+" orders one", "no install of %s is under way", name)
 				}
+				if rec.Erased {
+					return problem(409, proto.CodeConflict, "provost install "+name+" orders another one", "the install of %s is over, and its plan was erased", name)
+				}
 				again := rec.clone()
 				again.Allowed, again.Looped = max(rec.Allowed, rec.Attempt+c.install(rec.ID).recipe.Attempts), false
 				if err := c.putInstall(again); err != nil {

@@ -160,9 +160,9 @@ func (c *change) order(p *prepared) error {
 	in := newInstall(rec, p.recipe)
 	c.made[rec.ID] = in
 	for digest, b := range p.scripts {
-		c.tx.Put(store.Files, digest, orEmpty(b))
+		c.putFile(digest, b)
 	}
-	c.tx.Put(store.Files, rec.Recipe, p.encoded)
+	c.putFile(rec.Recipe, p.encoded)
 	c.tx.Put(store.Plans, rec.ID, p.plan)
 	err := c.append(proto.Event{Kind: proto.KindOrdered, Source: p.source, Install: rec.ID, Node: rec.Node, Stage: "ordered",
 		Message: rec.Reason, Actor: rec.Actor})
@@ -195,8 +195,14 @@ func sameSpec(a, b proto.NodeSpec) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// signedPlan reads an install's plan; it is signed anew when half of its life is over.
+// signedPlan reads an install's plan; it is signed anew when half of its life is over. It is nil once the plan was erased.
 func (r *Registry) signedPlan(id string) (*proto.SignedPlan, error) {
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	r.pub.RUnlock()
+	if in != nil && in.rec.Load().Erased {
+		return nil, nil
+	}
 	var b []byte
 	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Plans, id); return nil }); err != nil {
 		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)

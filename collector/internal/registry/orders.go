@@ -114,7 +114,7 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 		rec.Revision, order.WithPlan = p.revision, true
 		rec.setSteps(p.steps)
 		for digest, b := range p.scripts {
-			c.tx.Put(store.Files, digest, orEmpty(b))
+			c.putFile(digest, b)
 		}
 		c.tx.Put(store.Plans, rec.ID, p.signed)
 	}
@@ -185,7 +185,7 @@ func (r *Registry) changedPlan(name string) (*newPlan, error) {
 		return nil, err
 	}
 	before, err := r.signedPlan(rec.ID)
-	if err != nil {
+	if err != nil || before == nil { // of one that is over: canTake says so
 		return nil, err
 	}
 	plan, err := proto.DecodePlan(before.Payload)

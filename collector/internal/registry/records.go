@@ -71,6 +71,7 @@ type installRecord struct {
 	Files    []string       `json:"files,omitempty"` // digests that its agent may fetch, of all revisions
 
 	Superseded bool                 `json:"superseded,omitempty"`
+	Erased     bool                 `json:"erased,omitempty"` // its plan and its secrets are gone: it is over
 	Attempt    int                  `json:"attempt,omitempty"`
 	Allowed    int                  `json:"allowed"`               // attempts that may begin
 	Looped     bool                 `json:"looped,omitempty"`      // and the node asked for one more

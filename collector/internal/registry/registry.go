@@ -63,6 +63,7 @@ type Registry struct {
 	checkpoints checkpoints
 	downtime    downtime
 
+	unused                 atomic.Bool   // there may be files that no install names
 	expired, refusedEvents atomic.Uint64 // since the start
 }
 
@@ -76,6 +77,7 @@ func Open(ctx context.Context, opt Options) (*Registry, error) {
 	}
 	opt.Retention = opt.Retention.withDefaults()
 	r := &Registry{opt: opt, st: opt.Store}
+	r.unused.Store(true)
 	r.st.SetHooks(store.Hooks{Committed: r.committed, Lost: r.lost})
 	if err := r.load(); err != nil {
 		return nil, err
@@ -110,7 +112,7 @@ func (r *Registry) update(ctx context.Context, fn func(c *change) error) error {
 
 // load builds the model from the store and publishes it: records, then checkpoints, then the events after them.
 func (r *Registry) load() error {
-	m := &model{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, operators: map[string]operatorToken{},
+	m := &model{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, operators: map[string]operatorToken{}, touched: map[string]bool{},
 		dirtyNodes: map[string]bool{}, dirtyInstalls: map[string]bool{}, dirtyMACs: map[string]bool{}, dirtyOperators: map[string]bool{}}
 	r.m = m
 	r.pub = published{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, agents: map[string]string{}, operators: map[string]operatorToken{}}

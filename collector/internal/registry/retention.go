@@ -90,10 +90,17 @@ func (r *Registry) RunRetention(ctx context.Context) {
 	}
 }
 
-// Retain does one round: installs beyond those that are kept go, ended ones are packed, and the feed loses its old end. It
+// Retain does one round: installs beyond those that are kept go, ended ones lose their secrets and are packed, scripts that
+// nobody names go, and the feed loses its old end. It
 // must not run twice at the same time.
 func (r *Registry) Retain(ctx context.Context) error {
 	if err := r.removeOld(ctx); err != nil {
+		return err
+	}
+	if err := r.eraseEnded(ctx); err != nil {
+		return err
+	}
+	if err := r.sweepFiles(ctx); err != nil {
 		return err
 	}
 	if err := r.packEnded(ctx); err != nil {
@@ -277,6 +284,7 @@ func (c *change) dropInstall(id string) {
 	}
 	c.tx.Delete(store.Plans, runKey(id))
 	c.removed[id] = true
+	c.r.unused.Store(true)
 }
 
 // removeLogs removes what nobody can reach any more; a crash in the middle leaves files for SweepLogs.

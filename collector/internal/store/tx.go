@@ -40,6 +40,13 @@ func (r *Reader) Range(b Bucket, from, to string, fn func(key string, value []by
 	}
 }
 
+// Keys calls fn with the keys from ≤ key in order, until fn returns false.
+func (r *Reader) Keys(b Bucket, from string, fn func(key string) bool) {
+	c := r.tx.Bucket([]byte(b)).Cursor()
+	for k, _ := c.Seek([]byte(from)); k != nil && fn(string(k)); k, _ = c.Next() {
+	}
+}
+
 // Event gives the event of a revision, nil if there is none.
 func (r *Reader) Event(revision uint64) []byte {
 	return bytes.Clone(r.tx.Bucket(eventsBucket).Get(eventKey(revision)))
