@@ -197,6 +197,7 @@ type NodeList struct {
 	Schema   int      `json:"schema"`
 	Revision uint64   `json:"revision"`
 	Warnings []string `json:"warnings,omitempty"` // of the frontend itself
+	Blind    []string `json:"blind,omitempty"`    // logs of the frontend that cannot be read now: what they would say is missing
 	Nodes    []Node   `json:"nodes"`
 }
 

@@ -45,7 +45,7 @@ func (s *Server) currentWarnings() []string {
 	for _, p := range s.site.problems() {
 		w = append(w, "left out: "+p)
 	}
-	return append(w, s.warnings...)
+	return append(append(w, s.read.warnings()...), s.warnings...)
 }
 
 func tight(free, all uint64) bool { return free < min(all/tightPart, tightBytes) }
@@ -77,6 +77,7 @@ func (s *Server) writeMetrics(w io.Writer) {
 		m.Gauge("provost_disk_free_bytes", "Free bytes on the disk of the data directory.", float64(free))
 		m.Gauge("provost_disk_bytes", "Size of that disk.", float64(all))
 	}
+	s.read.writeMetrics(m)
 	m.Gauge("provost_profile_problems", "Things wrong with profiles that were left out.", float64(len(s.site.problems())))
 	m.Gauge("provost_warnings", "Warnings in the header of every status.", float64(len(s.currentWarnings())))
 }

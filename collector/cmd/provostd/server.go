@@ -43,6 +43,7 @@ type Server struct {
 	site  *site
 	reg   *registry.Registry
 	api   *api.API
+	read  *logs // of the frontend
 
 	tls, plain, socket net.Listener
 	servers            []*http.Server
@@ -106,11 +107,15 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	tlsPort := port(s.tls)
 	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
-		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log})
+		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log,
+		Evidence: s.set.Evidence.registry()})
 	if err != nil {
 		return err
 	}
-	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings, Doctor: s.doctor, Reach: s.reach,
+	if s.read, err = openLogs(ctx, &s.set.Evidence, s.reg, s.log); err != nil {
+		return err
+	}
+	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings, Blind: s.read.blind, Doctor: s.doctor, Reach: s.reach,
 		Ready: s.store.Err, Log: s.log, Admin: api.Admin{Reload: s.site.reload, Backup: s.backup, Metrics: s.writeMetrics, ConfigDir: s.set.Dirs.Config,
 			Problems: s.site.problems}})
 	if err != nil {
@@ -148,6 +153,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.reg.Run(background) })
 	wg.Go(func() { s.reg.RunRetention(background) })
+	wg.Go(func() { s.read.run(background) })
 	wg.Go(func() { deadline.Run(background, s.reg, s.log) })
 	wg.Go(func() { s.site.reloadOnHangup(background, s.log) })
 	failed := make(chan error, 3)
@@ -197,6 +203,7 @@ func (s *Server) Close() error {
 			l.Close() // mostly closed already
 		}
 	}
+	s.read.close()
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

@@ -31,7 +31,8 @@ type settings struct {
 		Config string `mapstructure:"config"`
 		Images string `mapstructure:"images"`
 	} `mapstructure:"dirs"`
-	Retention retention `mapstructure:"retention"`
+	Retention retention        `mapstructure:"retention"`
+	Evidence  evidenceSettings `mapstructure:"evidence"`
 }
 
 const (
@@ -46,6 +47,9 @@ var defaults = map[string]any{
 	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "", "check-address": true,
 	"dirs::data": defaultData, "dirs::config": "/etc/provost", "dirs::images": "/srv/provost",
 	"retention::feed": "168h", "retention::installs": 10, "retention::log-quota": "20GiB",
+	"evidence::files": []logFile{}, "evidence::journald": false, "evidence::syslog::udp": "", "evidence::syslog::tcp": "", "evidence::dhcp-servers": []string{},
+	"evidence::tftp-roots": []string{"/srv/tftp", "/var/lib/tftpboot", "/tftpboot", "/srv/tftpboot"},
+	"evidence::web-roots":  []string{"/var/www/html", "/srv/www/htdocs", "/usr/share/nginx/html", "/var/www", "/install"},
 }
 
 // flagKeys are the settings that have a flag.
@@ -67,6 +71,9 @@ func readSettings(flags *pflag.FlagSet, environ []string) (*settings, error) {
 	known := []string{envName("config")}
 	for key, value := range defaults {
 		v.SetDefault(key, value)
+		if key == "evidence::files" {
+			continue // a list of pairs is for the file
+		}
 		known = append(known, envName(key))
 		if err := v.BindEnv(key, envName(key)); err != nil {
 			return nil, fmt.Errorf("reading settings: %w", err)
@@ -148,6 +155,9 @@ func (s *settings) complete() error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("%s %q: use HOST:PORT or :PORT", key, addr)
 		}
+	}
+	if err := s.Evidence.check(); err != nil {
+		return err
 	}
 	for _, a := range s.Advertise {
 		if a == "" || strings.ContainsAny(a, "/ \t,") {

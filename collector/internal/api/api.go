@@ -35,6 +35,7 @@ type Config struct {
 	CA       []byte // PEM
 	Version  string
 	Warnings func() []string                                // of the frontend itself, for every list of nodes; may be nil
+	Blind    func() []string                                // the logs that cannot be read now, for every list of nodes; may be nil
 	Reach    func(host string) (boot string, urls []string) // the boot server's HOST:PORT and the agents' URLs, as a node reaches them; localhost's if nil
 	Ready    func() error                                   // why the collector cannot take anything; may be nil
 	// Doctor looks at the frontend; may be nil.

@@ -25,6 +25,9 @@ func (a *API) list(c *call, names []string) error {
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
 	}
+	if a.cfg.Blind != nil {
+		l.Blind = a.cfg.Blind()
+	}
 	return c.json(http.StatusOK, l)
 }
 

@@ -176,7 +176,7 @@ func showStatus(ctx context.Context, s *session, cl *client.Client, o statusOpti
 	default:
 		var list *proto.NodeList
 		if list, err = client.DecodeNodes(body, v.add); err == nil {
-			v.finish(list.Warnings)
+			v.finish(list.Warnings, list.Blind)
 			v.everything = q == client.Query{}
 			v.write(out, sc, o)
 		}

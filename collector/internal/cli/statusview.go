@@ -145,8 +145,11 @@ func rank(s string) int {
 }
 
 // finish puts the rows in order, those of the same rank in the collector's, which is by name.
-func (v *statusView) finish(warnings []string) {
+func (v *statusView) finish(warnings, blind []string) {
 	v.warnings = warnings
+	if len(blind) > 0 {
+		v.warnings = append([]string{"blind: " + strings.Join(blind, ", ") + " cannot be read; `provost doctor` says how to mend it"}, warnings...)
+	}
 	ranks := map[string]int{}
 	for _, r := range v.rows {
 		if _, ok := ranks[r.status]; !ok {

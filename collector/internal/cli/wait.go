@@ -68,7 +68,7 @@ func look(ctx context.Context, s *session, cl *client.Client, q client.Query, ro
 	if err != nil {
 		return nil, err
 	}
-	v.finish(list.Warnings)
+	v.finish(list.Warnings, list.Blind)
 	return v, nil
 }
 

@@ -85,6 +85,8 @@ func DecodeNodes[T any](r io.Reader, visit func(*T)) (*proto.NodeList, error) {
 			err = dec.Decode(&list.Revision)
 		case "warnings":
 			err = dec.Decode(&list.Warnings)
+		case "blind":
+			err = dec.Decode(&list.Blind)
 		case "nodes":
 			err = decodeArray(dec, expect, visit)
 		default:

@@ -19,16 +19,18 @@ func (b *bounded[K, V]) get(k K) (V, bool) {
 	return v, ok
 }
 
-// put sets k. A key that is set again keeps its age.
-func (b *bounded[K, V]) put(k K, v V) {
+// put sets k. A key that is set again keeps its age. It gives the key that it forgot for it, if any.
+func (b *bounded[K, V]) put(k K, v V) (old K, evicted bool) {
 	if _, ok := b.m[k]; !ok {
 		if len(b.order) < b.max {
 			b.order = append(b.order, k)
 		} else {
-			delete(b.m, b.order[b.next])
+			old, evicted = b.order[b.next], true
+			delete(b.m, old)
 			b.order[b.next] = k
 			b.next = (b.next + 1) % b.max
 		}
 	}
 	b.m[k] = v
+	return old, evicted
 }

@@ -32,7 +32,8 @@ const maxTails = 16
 // File follows one log file over its rotations.
 type File struct {
 	Path      string
-	FromStart bool           // without a position, read what is there already; else only what comes
+	FromStart bool           // without a position, read what is there already; else only its last Back bytes and what comes
+	Back      int64          // the first line of them may be torn, and is passed over
 	Location  *time.Location // of stamps without an offset; nil is UTC
 
 	Poll, Settle time.Duration // 0: PollEvery, SettleAfter
@@ -52,7 +53,7 @@ func (s *File) Run(ctx context.Context, position []byte, deliver Deliver) error 
 		fl.settle = SettleAfter
 	}
 	defer fl.close()
-	if err := fl.start(position, s.FromStart); err != nil {
+	if err := fl.start(position, s.FromStart, s.Back); err != nil {
 		return err
 	}
 	tick := time.NewTicker(fl.poll)
@@ -90,7 +91,7 @@ func (fl *follower) close() {
 }
 
 // start opens what the position speaks of, and what came after it.
-func (fl *follower) start(position []byte, fromStart bool) error {
+func (fl *follower) start(position []byte, fromStart bool, back int64) error {
 	if position == nil {
 		t, err := openTail(fl.path)
 		if err != nil {
@@ -108,8 +109,8 @@ func (fl *follower) start(position []byte, fromStart bool) error {
 		if err != nil {
 			return fmt.Errorf("seeking in %s: %w", fl.path, err)
 		}
-		t.pos.Offset = end
-		return nil
+		from := max(0, end-back)
+		return t.seek(from, back > 0 && from > 0)
 	}
 	var p filesPosition
 	if err := json.Unmarshal(position, &p); err != nil {

@@ -18,7 +18,8 @@ import (
 // Journald follows the systemd journal by its own program, since reading the files needs cgo or a copy of their format.
 type Journald struct {
 	Command   []string // default: journalctl
-	FromStart bool     // without a position, read what is there of this boot; else only what comes
+	FromStart bool     // without a position, read what is there of this boot; else only what comes, and before it
+	Back      time.Duration
 }
 
 // journalTags are the SYSLOG_IDENTIFIERs that program knows.
@@ -78,6 +79,8 @@ func (s *Journald) args(cursor string) []string {
 		args = append(args, "--after-cursor="+cursor, "--lines=all")
 	case s.FromStart:
 		args = append(args, "--boot", "--lines=all")
+	case s.Back > 0:
+		args = append(args, fmt.Sprintf("--since=-%ds", int(s.Back.Seconds())), "--lines=all")
 	default:
 		args = append(args, "--lines=0")
 	}

@@ -41,13 +41,15 @@ func (w Who) Key() string {
 // goroutines.
 type Mapper struct {
 	resolver Resolver
-	leases   *bounded[netip.Addr, []lease]
+	leases   *bounded[netip.Addr, []Lease]
+	changed  map[netip.Addr]bool // since Saved
 }
 
-type lease struct {
-	from time.Time
-	mac  string
-	said bool // by a DHCP server; else it is a guess from a MAC in a request
+// Lease says to whom an address belongs from a moment on.
+type Lease struct {
+	From time.Time `json:"from"`
+	MAC  string    `json:"mac"`
+	Said bool      `json:"said,omitempty"` // by a DHCP server; else it is a guess from a MAC in a request
 }
 
 // The bounds of a Mapper: a /16, and how often one address may change hands before the oldest owner is forgotten.
@@ -62,7 +64,7 @@ const leaseSkew = 2 * time.Second
 
 // NewMapper makes a Mapper. resolver may be nil: then nodes are known by MAC.
 func NewMapper(resolver Resolver) *Mapper {
-	return &Mapper{resolver: resolver, leases: newBounded[netip.Addr, []lease](maxLeases)}
+	return &Mapper{resolver: resolver, leases: newBounded[netip.Addr, []Lease](maxLeases), changed: map[netip.Addr]bool{}}
 }
 
 // Map says whom a fact is about; facts must come roughly in the order of time. The Key is empty if the fact names
@@ -74,14 +76,14 @@ func (m *Mapper) Map(f *Fact) Who {
 	}
 	switch {
 	case w.MAC != "" && w.IP.IsValid() && f.Kind == Ack:
-		m.learn(w.IP, lease{f.Time, w.MAC, true})
+		m.learn(w.IP, Lease{f.Time, w.MAC, true})
 	case w.MAC != "" && w.IP.IsValid() && !f.dhcpLine():
-		if l, ok := m.at(w.IP, f.Time); !ok || !l.said {
-			m.learn(w.IP, lease{f.Time, w.MAC, false})
+		if l, ok := m.at(w.IP, f.Time); !ok || !l.Said {
+			m.learn(w.IP, Lease{f.Time, w.MAC, false})
 		}
 	case w.MAC == "" && w.IP.IsValid():
 		if l, ok := m.at(w.IP, f.Time); ok {
-			w.MAC = l.mac
+			w.MAC = l.MAC
 		}
 	}
 	if m.resolver != nil {
@@ -118,43 +120,67 @@ func (m *Mapper) name(w Who, f *Fact) string {
 }
 
 // learn notes that an address belongs to a MAC from a moment on.
-func (m *Mapper) learn(ip netip.Addr, l lease) {
+func (m *Mapper) learn(ip netip.Addr, l Lease) {
 	h, _ := m.leases.get(ip)
 	i := len(h)
-	for i > 0 && h[i-1].from.After(l.from) {
+	for i > 0 && h[i-1].From.After(l.From) {
 		i--
 	}
 	switch {
-	case i > 0 && h[i-1].mac == l.mac:
-		h[i-1].said = h[i-1].said || l.said
+	case i > 0 && h[i-1].MAC == l.MAC:
+		if l.Said && !h[i-1].Said {
+			h[i-1].Said, m.changed[ip] = true, true
+		}
 		return
-	case i < len(h) && h[i].mac == l.mac:
-		h[i].from = l.from
+	case i < len(h) && h[i].MAC == l.MAC:
+		h[i].From, m.changed[ip] = l.From, true
 		return
 	}
 	h = slices.Insert(h, i, l)
 	if len(h) > maxHistory {
 		h = h[1:]
 	}
-	m.leases.put(ip, h)
+	m.changed[ip] = true
+	if old, evicted := m.leases.put(ip, h); evicted {
+		m.changed[old] = true
+	}
+}
+
+// Changed gives the leases of every address that has others than at the last Saved; none for one that was forgotten.
+func (m *Mapper) Changed() map[netip.Addr][]Lease {
+	out := make(map[netip.Addr][]Lease, len(m.changed))
+	for ip := range m.changed {
+		out[ip], _ = m.leases.get(ip)
+	}
+	return out
+}
+
+// Saved says that what Changed gave is kept.
+func (m *Mapper) Saved() { clear(m.changed) }
+
+// Restore sets the leases of an address as they were saved.
+func (m *Mapper) Restore(ip netip.Addr, h []Lease) {
+	if old, evicted := m.leases.put(ip, h); evicted {
+		m.changed[old] = true
+	}
 }
 
 // at gives the owner of an address at a moment; the zero time is now.
-func (m *Mapper) at(ip netip.Addr, t time.Time) (lease, bool) {
+func (m *Mapper) at(ip netip.Addr, t time.Time) (Lease, bool) {
 	h, _ := m.leases.get(ip)
 	if len(h) == 0 {
-		return lease{}, false
+		return Lease{}, false
 	}
 	if t.IsZero() {
 		return h[len(h)-1], true
 	}
 	for i := len(h) - 1; i >= 0; i-- {
-		if !h[i].from.After(t) {
+		if !h[i].From.After(t) {
 			return h[i], true
 		}
 	}
-	if h[0].from.Sub(t) <= leaseSkew {
+	if h[0].From.Sub(t) <= leaseSkew {
 		return h[0], true
 	}
-	return lease{}, false
+	return Lease{}, false
 }

@@ -64,6 +64,7 @@ type published struct {
 	macs      map[string]string
 	agents    map[string]string // hash of an agent's token → install
 	operators map[string]operatorToken
+	changes   uint64 // commits that changed a node
 }
 
 // change is one decision in the making. It sees the model under its own wishes; keep makes them the model's.
@@ -254,6 +255,9 @@ func (r *Registry) committed(entries []store.Entry) {
 	for name := range m.dirtyNodes {
 		n, ok := m.nodes[name]
 		put(p.nodes, name, n, !ok)
+	}
+	if len(m.dirtyNodes) > 0 {
+		p.changes++
 	}
 	for mac := range m.dirtyMACs {
 		n, ok := m.macs[mac]

@@ -59,7 +59,7 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	if n.Discovered {
 		v.Status = proto.StatusDiscovered
 	}
-	v.Summary = string(v.Status)
+	v.Summary, v.LastSeen = string(v.Status), r.lastLine(n.Spec.Name)
 	r.pub.RLock()
 	in := r.pub.installs[n.Install]
 	r.pub.RUnlock()
@@ -69,7 +69,10 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	rec, l := in.rec.Load(), in.look()
 	v.Status, v.Waiting, v.Summary, v.Stage, v.Step = l.Status, l.Waiting, l.Summary, l.Stage, l.Step
 	v.Install, v.Ordinal, v.Attempt, v.Label = rec.ID, rec.Ordinal, rec.Attempt, rec.Label
-	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard())
+	v.Since = l.Since
+	if seen := later(l.LastSeen, in.heard()); !seen.IsZero() { // once the agent has spoken, nobody else's word stands for it
+		v.LastSeen = seen
+	}
 	v.Cause, v.Warnings, v.Contested = l.Cause, l.Warnings, l.Contested
 	v.Orders = pendingOf(rec)
 	v.Facts, v.Rescue = in.facts.Load(), rec.Rescue

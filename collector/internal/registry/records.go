@@ -87,6 +87,7 @@ type installRecord struct {
 	Unfinished []time.Time          `json:"unfinished,omitempty"`  // of a diskless node: this boot, and those in a row before it that came to no end
 	Refused    int                  `json:"refused,omitempty"`     // records beyond what one install may have
 	Passed     map[string]mark      `json:"passed,omitempty"`      // journal → how far it was passed over because of that
+	Heard      *heard               `json:"heard,omitempty"`       // what the frontend's logs said of the current attempt; replaced, never changed
 	Tokens     []agentToken         `json:"tokens,omitempty"`
 	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
 	Rescue     *proto.Rescue        `json:"rescue,omitempty"` // as of the last heartbeat

@@ -51,6 +51,7 @@ type Options struct {
 	Now        func() time.Time
 
 	Retention Retention
+	Evidence  Evidence
 }
 
 // Registry knows every node and install. It is safe for any number of goroutines.
@@ -62,6 +63,7 @@ type Registry struct {
 	pub         published
 	checkpoints checkpoints
 	downtime    downtime
+	evidence    watcher
 
 	unused                 atomic.Bool   // there may be files that no install names
 	expired, refusedEvents atomic.Uint64 // since the start
@@ -86,6 +88,9 @@ func Open(ctx context.Context, opt Options) (*Registry, error) {
 		return nil, err
 	}
 	if err := r.openDowntime(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.openEvidence(); err != nil {
 		return nil, err
 	}
 	return r, nil

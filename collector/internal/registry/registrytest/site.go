@@ -37,6 +37,7 @@ type Site struct {
 
 	Retention  registry.Retention // of the next Open, as what follows
 	AnyAddress bool
+	Evidence   registry.Evidence
 }
 
 // New makes a site with one profile, "compute".
@@ -78,7 +79,7 @@ func (s *Site) Open() {
 		s.T.Fatal(err)
 	}
 	s.Registry, err = registry.Open(context.Background(), registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: JoinKey,
-		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress})
+		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress, Evidence: s.Evidence})
 	if err != nil {
 		s.T.Fatal(err)
 	}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evidence
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Sentence says in one sentence what went wrong. where is what Look found of the file, or empty.
+func (o *Observation) Sentence(where string) string {
+	f := &o.Fact
+	file, reason := or(f.File, "a file"), ""
+	if f.Reason != "" && !strings.Contains(f.Reason, "not found") {
+		reason = ": " + f.Reason
+	}
+	missed := ""
+	if o.Stage != "" && o.Stage != o.Problem {
+		missed = " (" + string(o.Stage) + " missed)"
+	}
+	if where != "" {
+		where = ": " + where
+		reason = ""
+	}
+	server := serverOf(f)
+	switch o.Problem {
+	case Rogue:
+		if o.Rogue == "unknown" {
+			return "the node took the offer of a DHCP server that is not ours: look for a second one on its segment"
+		}
+		return "the node took the offer of " + o.Rogue + ", a DHCP server that is not ours: find it, or name it in evidence.dhcp-servers"
+	case NoLeases:
+		return "the DHCP server has no address for " + or(f.MAC, "the node") + missed + reason
+	case WrongNetwork:
+		return "the DHCP server does not serve the network of " + or(f.MAC, "the node") + missed + reason
+	case Nak:
+		return "the DHCP server refuses " + or(o.Detail, "the address that it asks for") + missed + reason
+	case Decline:
+		return "the node found its address " + o.Detail + " in use and declined it" + missed
+	case NotFound:
+		return file + " is not on the " + server + missed + or(where, reason)
+	case Forbidden:
+		return file + " may not be read by the " + server + missed + or(where, reason)
+	case Aborted:
+		return "the transfer of " + file + " from the " + server + " was given up" + missed + reason
+	}
+	return "the " + server + " answered with an error to " + file + missed + reason + where
+}
+
+func serverOf(f *Fact) string {
+	switch f.Program {
+	case ProgDnsmasqTFT, ProgTFTPDHPA, ProgATFTPD:
+		return "TFTP server"
+	}
+	return "web server"
+}
+
+// Look says why the file of a problem cannot be sent, from what stands on this machine's disk: which part of its path is
+// missing, or which one the server's user may not pass. It is empty if nothing of it is here. Only names, modes and owners
+// are looked at, where the server itself says that the file is, or below the roots that are given.
+func (o *Observation) Look(tftp, web []string) string {
+	roots := web
+	if serverOf(&o.Fact) == "TFTP server" {
+		roots = tftp
+	}
+	name := path.Clean("/" + strings.ReplaceAll(o.Fact.File, `\`, "/"))
+	if o.Fact.File == "" || name == "/" {
+		return ""
+	}
+	best, far := "", -1
+	for i, root := range append([]string{"/"}, roots...) {
+		text, steps, found := walk(filepath.Join(root, name))
+		if found {
+			return text
+		}
+		depth := strings.Count(strings.TrimSuffix(filepath.Clean(root), "/"), "/")
+		if i == 0 && steps == 0 { // the name does not begin at this machine's root
+			continue
+		}
+		if steps-depth > far { // else that root is not here, or another one has more of the path
+			best, far = text, steps-depth
+		}
+	}
+	return best
+}
+
+// walk goes down a path. steps is how many directories of it are there; found, that all of it is.
+func walk(full string) (text string, steps int, found bool) {
+	_, err := os.Stat(full)
+	found = err == nil
+	at := "/"
+	parts := strings.Split(strings.Trim(full, "/"), "/")
+	for i, name := range parts {
+		next := filepath.Join(at, name)
+		fi, err := os.Stat(next)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+			return at + " has no " + name + alike(at, name), steps, false
+		case errors.Is(err, fs.ErrPermission):
+			return "provostd itself may not look into " + at + ": namei -l " + full, steps, false
+		case err != nil:
+			return next + ": " + unwrapPath(err).Error(), steps, false
+		case i == len(parts)-1:
+			return verdictOn(next, fi), steps, true
+		case found && fi.IsDir() && fi.Mode().Perm()&0o001 == 0:
+			return fmt.Sprintf("x is missing on the directory %s, which has %s: chmod o+x %s", next, modeOf(fi), next), steps, true
+		}
+		at, steps = next, steps+1
+	}
+	return "", steps, false
+}
+
+func verdictOn(file string, fi fs.FileInfo) string {
+	switch {
+	case fi.IsDir():
+		return file + " is a directory"
+	case fi.Mode().Perm()&0o004 == 0:
+		return fmt.Sprintf("%s has %s: the server's user needs r on it: chmod o+r %s", file, modeOf(fi), file)
+	case fi.Size() == 0:
+		return file + " is empty"
+	}
+	return fmt.Sprintf("%s is there now, with %s: is it another root directory, a label of SELinux (restorecon -v %s), or the server's configuration?", file, modeOf(fi), file)
+}
+
+func modeOf(fi fs.FileInfo) string {
+	owner := ""
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		uid, gid := strconv.Itoa(int(st.Uid)), strconv.Itoa(int(st.Gid))
+		if u, err := user.LookupId(uid); err == nil {
+			uid = u.Username
+		}
+		if g, err := user.LookupGroupId(gid); err == nil {
+			gid = g.Name
+		}
+		owner = " and the owner " + uid + ":" + gid
+	}
+	return fmt.Sprintf("mode %04o%s", fi.Mode().Perm(), owner)
+}
+
+// alike finds a name in a directory that differs in case only, or that begins with the wanted one or the other way round.
+func alike(dir, name string) string {
+	d, err := os.Open(dir)
+	if err != nil {
+		return ""
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(1000) // as far as it can be read: this is a help, no more
+	for _, n := range names {
+		if strings.EqualFold(n, name) || len(n) >= 4 && len(name) >= 4 && (strings.HasPrefix(n, name) || strings.HasPrefix(name, n)) {
+			return ", but " + n
+		}
+	}
+	return ""
+}
