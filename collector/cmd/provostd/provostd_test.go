@@ -203,8 +203,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// secure says hello over TLS, as the boot script told, and asks for the status with a token.
-func (d *daemon) secure(t *testing.T, script []byte) {
+// client verifies the collector by its CA's file.
+func (d *daemon) client(t *testing.T) *http.Client {
 	t.Helper()
 	pem, err := os.ReadFile(filepath.Join(d.data, "ca", "ca.pem"))
 	if err != nil {
@@ -213,7 +213,14 @@ func (d *daemon) secure(t *testing.T, script []byte) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: proto.ServerName}, ForceAttemptHTTP2: true}}
-	defer c.CloseIdleConnections()
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+// secure says hello over TLS, as the boot script told, and asks for the status with a token.
+func (d *daemon) secure(t *testing.T, script []byte) {
+	t.Helper()
+	c := d.client(t)
 	words := map[string]string{}
 	for _, w := range strings.Fields(string(script)) {
 		if k, v, ok := strings.Cut(w, "="); ok {
