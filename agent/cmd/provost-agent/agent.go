@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,7 +254,29 @@ func (a *agent) identity() (report.Identity, error) {
 	if len(a.settings.URLs) == 0 {
 		a.settings.URLs = id.URLs
 	}
+	if urls := a.nextServers(); len(urls) > 0 {
+		a.settings.URLs, id.URLs = urls, urls // kept: the DHCP client's file may be gone with the initrd
+		a.tell("no collector is named: asking the DHCP next server, %s", strings.Join(urls, ", "))
+		return id, a.dir.SetIdentity(id)
+	}
 	return id, nil
+}
+
+// collectorPort is the port that a collector listens on unless its settings say otherwise.
+const collectorPort = 8440
+
+// nextServers gives the URLs to try where none is known. Without a pin nothing would be sent to them, and without a proof
+// nothing would come of it: such a machine has no collector.
+func (a *agent) nextServers() []string {
+	s := a.settings
+	if len(s.URLs) > 0 || s.Rescue || a.env != proto.EnvInstaller || s.CA == "" && !exists(a.dir.CAFile()) || s.Claim == "" && a.joinKey == "" && a.dir.Token() == "" {
+		return nil
+	}
+	var urls []string
+	for _, addr := range a.host.NextServers() {
+		urls = append(urls, "https://"+netip.AddrPortFrom(addr, collectorPort).String())
+	}
+	return urls
 }
 
 // start notes the agent's start, once for each boot of a kernel, by whichever process is the first.

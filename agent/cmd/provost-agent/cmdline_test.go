@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,4 +87,50 @@ func TestKernelCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.noSecret(claim)
+}
+
+// Where no collector is named the DHCP answer's next server is asked, and stays known when the lease's file is gone; but
+// only by a machine that has a pin and a proof.
+func TestNextServer(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("another /run needs root")
+	}
+	m := newMachine(t)
+	pin := []string{"--ca", "sha256:" + proto.Digest(m.c.Authority.CertDER)}
+	proof := []string{"--token-file", m.path("token")}
+	report := func(lease string, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(m.Context(), time.Minute)
+		defer cancel()
+		const script = `mount --make-rprivate / && mount -t tmpfs t /run && printf %s "$1" >/run/net-eth0.conf && shift && exec provost-agent report here "$@"`
+		cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", lease}, args...)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("provost-agent report %q = %v; it said:\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	const lease, asks = "ROOTSERVER='127.9.9.9'\nROOTSERVER='192.0.2.1'\n", "asking the DHCP next server, https://192.0.2.1:8440"
+	at := func(dir string, more ...[]string) []string { return slices.Concat(append([][]string{{"--state", m.path(dir)}}, more...)...) }
+	for _, c := range []struct {
+		name, lease string
+		args        []string
+		want        bool
+	}{
+		{"pin and proof", lease, at("a", pin, proof), true},
+		{"no pin", lease, at("b", proof), false},
+		{"no proof", lease, at("c", pin), false},
+		{"no lease", "", at("d", pin, proof), false},
+		{"a URL", lease, at("e", pin, proof, []string{"--url", m.c.URL()}), false},
+	} {
+		if out := report(c.lease, c.args...); strings.Contains(out, asks) != c.want {
+			t.Errorf("%s: it said\n%s\nand asked the next server: want %v", c.name, out, c.want)
+		}
+	}
+	b, err := os.ReadFile(m.path("a/identity.json"))
+	if err != nil || !strings.Contains(string(b), `"https://192.0.2.1:8440"`) {
+		t.Errorf("identity.json is %s, %v, want the next server's URL in it", b, err)
+	}
 }
