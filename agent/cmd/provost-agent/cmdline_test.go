@@ -113,7 +113,9 @@ func TestNextServer(t *testing.T) {
 		return string(out)
 	}
 	const lease, asks = "ROOTSERVER='127.9.9.9'\nROOTSERVER='192.0.2.1'\n", "asking the DHCP next server, https://192.0.2.1:8440"
-	at := func(dir string, more ...[]string) []string { return slices.Concat(append([][]string{{"--state", m.path(dir)}}, more...)...) }
+	at := func(dir string, more ...[]string) []string {
+		return slices.Concat(append([][]string{{"--state", m.path(dir)}}, more...)...)
+	}
 	for _, c := range []struct {
 		name, lease string
 		args        []string
