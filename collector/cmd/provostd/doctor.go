@@ -4,20 +4,61 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"provost/collector/internal/api"
 	"provost/collector/internal/doctor"
+	"provost/collector/internal/registry"
 	"provost/proto"
 )
 
 // doctor looks at everything that this collector works with.
 func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 	return doctor.Check(ctx, doctor.Site{
-		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.currentWarnings, Database: s.store.Err,
+		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.ownWarnings, Database: s.store.Err,
 		Logs: func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
 		TLS:  s.ca.TLSConfig(), Now: time.Now(),
+		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
 		Listeners: []doctor.Listener{{Name: "agents and operators", Addr: s.tls.Addr()}, {Name: "boot scripts", Addr: s.plain.Addr()},
 			{Name: "socket", Addr: s.socket.Addr()}},
 	})
+}
+
+// checks gives every source of evidence to the doctor, also one of which nothing was read yet.
+func (l *logs) checks() []doctor.Log {
+	known := map[string]registry.SourceInfo{}
+	for _, s := range l.reg.EvidenceSources() {
+		known[s.Name] = s
+	}
+	var out []doctor.Log
+	add := func(d doctor.Log, name string) {
+		s := known[name]
+		d.Trouble, d.Lines, d.Known, d.Unknown, d.Broken = s.Trouble, s.Counts.Lines, s.Counts.Known, s.Counts.Unknown, s.Counts.Broken
+		out = append(out, d)
+	}
+	for _, f := range l.follow {
+		d := doctor.Log{Name: f.label, Syslog: f.kind == "syslog"}
+		if strings.HasPrefix(f.name, "/") {
+			d.Path = f.name
+		}
+		l.mu.Lock()
+		if cut := l.cut[f.name]; cut != nil {
+			d.Hint = cut.Hint()
+		}
+		l.mu.Unlock()
+		add(d, f.name)
+	}
+	if l.receiver != nil {
+		add(doctor.Log{Name: "syslog by network"}, l.receiver.Name())
+	}
+	return out
+}
+
+func (l *logs) rogues() []doctor.Rogue {
+	var out []doctor.Rogue
+	for _, r := range l.reg.Rogues() {
+		out = append(out, doctor.Rogue{Server: r.Server, Node: r.Node, Count: r.Count})
+	}
+	return out
 }

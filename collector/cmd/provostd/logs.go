@@ -300,8 +300,8 @@ func (l *logs) blind() []string {
 	return out
 }
 
-// warnings are what an operator should know of the logs in every status, beside the blind ones.
-func (l *logs) warnings() []string {
+// dropped says what came by syslog and was not taken.
+func (l *logs) dropped() []string {
 	var w []string
 	if l.receiver != nil {
 		if n := l.receiver.Dropped() + l.lost.Load(); n > 0 {
@@ -311,6 +311,11 @@ func (l *logs) warnings() []string {
 			w = append(w, fmt.Sprintf("%d connections for syslog were refused since the start: too many are open", n))
 		}
 	}
+	return w
+}
+
+// foreign names the DHCP servers that are not ours.
+func (l *logs) foreign() (w []string) {
 	for _, r := range l.reg.Rogues() {
 		if r.Server != "unknown" {
 			w = append(w, fmt.Sprintf("a DHCP server that is not ours answers nodes: %s, last %s: provost doctor", r.Server, r.Node))

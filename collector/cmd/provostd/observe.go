@@ -23,7 +23,10 @@ const (
 )
 
 // currentWarnings are those of every list of nodes: what an operator should know before it bites.
-func (s *Server) currentWarnings() []string {
+func (s *Server) currentWarnings() []string { return append(s.ownWarnings(), s.read.foreign()...) }
+
+// ownWarnings leaves out what the doctor looks at by itself.
+func (s *Server) ownWarnings() []string {
 	var w []string
 	if err := s.store.Err(); err != nil {
 		w = append(w, err.Error())
@@ -45,7 +48,7 @@ func (s *Server) currentWarnings() []string {
 	for _, p := range s.site.problems() {
 		w = append(w, "left out: "+p)
 	}
-	return append(append(w, s.read.warnings()...), s.warnings...)
+	return append(append(w, s.read.dropped()...), s.warnings...)
 }
 
 func tight(free, all uint64) bool { return free < min(all/tightPart, tightBytes) }

@@ -39,6 +39,9 @@ type Site struct {
 	TLS                   *tls.Config
 	Listeners             []Listener
 	Now                   time.Time
+	Evidence              []Log
+	Syslog                string // where syslog is received by TCP, HOST:PORT; empty if it is not
+	Rogues                []Rogue
 }
 
 // Listener is a place where the collector answers.
@@ -69,6 +72,7 @@ func Check(ctx context.Context, s Site) []proto.Check {
 		out.listener(ctx, l)
 	}
 	out.profiles(s)
+	out.evidence(s)
 	return out
 }
 
