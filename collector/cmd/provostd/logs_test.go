@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -75,6 +76,8 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	eventually(t, "bootloader-sent", stage("bootloader-sent"))
+	time.Sleep(2 * checklistEvery)
+	first := d.err
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
@@ -93,8 +96,51 @@ func TestLogs(t *testing.T) {
 	defer c.Close()
 	fmt.Fprintf(c, "<30>%s", line("dnsmasq-tftp[1]: sent /srv/tftp/initrd.img to 10.0.0.5"))
 	eventually(t, "initrd-sent", stage("initrd-sent"))
-	if d.local("GET", "/v1/nodes/n1", nil, nil) != 200 {
-		t.Error("the collector does not answer")
+	// The checklist has a line for each, once, over the restart; the log a line for each status.
+	checklist := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, "data", "checklist.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	eventually(t, "initrd-sent in the checklist", func() bool { return strings.Contains(checklist(), "initrd-sent") })
+	for _, want := range []string{" n1 ordered operator\n", " n1 bootloader-sent log:dnsmasq /srv/tftp/pxelinux.0\n", " n1 kernel-sent log:dnsmasq /srv/tftp/vmlinuz\n", " n1 initrd-sent log:dnsmasq "} {
+		if got := strings.Count(checklist(), want); got != 1 {
+			t.Errorf("%q stands %d times in the checklist, want once:\n%s", want, got, checklist())
+		}
+	}
+	for _, want := range []string{`msg="a log cannot be read`, `msg="node is pxe-booting" node=n1 status=pxe-booting`} {
+		if got := strings.Count(first.String(), want); got != 1 {
+			t.Errorf("%s stands %d times in the collector's log, want once:\n%s", want, got, first)
+		}
+	}
+}
+
+// TestChecklistLines: what a node says stays on its line.
+func TestChecklistLines(t *testing.T) {
+	at := time.Date(2026, 11, 20, 17, 46, 51, 123e6, time.UTC)
+	for _, tt := range []struct {
+		e    proto.Event
+		want string
+	}{
+		{proto.Event{Kind: proto.KindStage, Stage: "dhcp-ack", Source: "log:dnsmasq", Message: "10.0.0.7"}, "dhcp-ack log:dnsmasq 10.0.0.7\n"},
+		{proto.Event{Kind: proto.KindNote, Warning: true, Source: "log:nginx", Message: "a\nb\x1b[31m \"c\""}, `warning log:nginx a\nb\x1b[31m "c"` + "\n"},
+		{proto.Event{Kind: proto.KindStalled, Stage: "dhcp-offer", Source: "deadline"}, "stalled(dhcp-offer) deadline\n"},
+		{proto.Event{Kind: proto.KindStepEnd, Step: "x", Outcome: proto.OutcomeFailed, Source: "agent"}, "step-failed(x) agent\n"},
+		{proto.Event{Kind: proto.KindStepEnd, Step: "x", Outcome: proto.OutcomeOK, Source: "agent"}, ""},
+		{proto.Event{Kind: proto.KindNote, Source: "agent", Message: "x"}, ""},
+	} {
+		var b bytes.Buffer
+		tt.e.At, tt.e.Node = at, "n07"
+		line(&b, &tt.e)
+		want := tt.want
+		if want != "" {
+			want = "2026-11-20T17:46:51.123Z n07 " + want
+		}
+		if b.String() != want {
+			t.Errorf("line(%+v) = %q, want %q", tt.e, b.String(), want)
+		}
 	}
 }
 

@@ -154,6 +154,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.reg.Run(background) })
 	wg.Go(func() { s.reg.RunRetention(background) })
 	wg.Go(func() { s.read.run(background) })
+	wg.Go(func() { runChecklist(background, filepath.Join(s.set.Dirs.Data, "checklist.log"), s.reg, s.log) })
 	wg.Go(func() { deadline.Run(background, s.reg, s.log) })
 	wg.Go(func() { s.site.reloadOnHangup(background, s.log) })
 	failed := make(chan error, 3)
