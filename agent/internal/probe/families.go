@@ -60,7 +60,7 @@ var debian = table{
 		line(diSyslog, "main-menu: WARNING **: Menu item '", "' failed"),
 		line(diSyslog, "anna: WARNING **: package retrieval failed"),
 	},
-	errors: []string{"WARNING **: ", ": error: ", ": E: ", "exiting on error", "debootstrap: W: "},
+	errors: []string{"WARNING **: ", ": error: ", ": E: ", "exiting on error", "debootstrap: W: ", "tasksel: "},
 }
 
 const (
@@ -92,11 +92,13 @@ var redhat = table{
 	},
 	failures: []sign{
 		report("/tmp/anaconda-tb-*", exception),
-		line(anacondaLog, "", "The following error occurred while installing"),
-		line(anacondaLog, "CRT ", "Traceback (most recent call last)"),
-		line(anacondaLog, "CRIT ", "Traceback (most recent call last)"),
+		// the end of every message after which a kickstart install goes no further (errors.py): a package, the payload, a
+		// script with --erroronfail
+		line(anacondaLog, "", "fatal error and installation will be aborted"),
+		line(anacondaLog, "CRT ", "Traceback (most recent call last)").then(traceback),
+		line(anacondaLog, "CRIT ", "Traceback (most recent call last)").then(traceback),
 	},
-	errors: []string{"ERR ", "ERROR ", "CRT ", "CRIT ", "The following error occurred"},
+	errors: []string{"ERR ", "ERROR ", "CRT ", "CRIT ", "The following error occurred", "There was an error"},
 }
 
 const (
@@ -146,9 +148,9 @@ var ubuntu = table{
 		{"packages-done", []sign{line(subiquityLog, "", "finish: subiquity/Install/install: SUCCESS"), line(subiquityLog, "", "start: subiquity/Late/run")}},
 	},
 	failures: []sign{
-		line(curtinLog, "curtin: Installation failed"),
+		line(curtinLog, "curtin: Installation failed").then(command),
 		line(subiquityLog, "", "finish: subiquity/Install/install: FAIL"),
-		line(subiquityLog, "ERROR ", "top level error"),
+		line(subiquityLog, "ERROR ", "top level error").then(traceback),
 	},
 	errors: []string{"ERROR ", "curtin: Installation failed", "Command: ", "Exit code: ", "Reason: ", "Stderr: ", ": FAIL: ", "Unexpected error"},
 }

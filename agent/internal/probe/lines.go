@@ -49,6 +49,43 @@ func y2Line(l string) string {
 	return level + " " + text
 }
 
+// traceback finds the exception under the frames of a Python traceback: the last line that is not indented.
+func traceback(lines []string) []string {
+	last := ""
+	for _, l := range lines {
+		if l != "" && l[0] != ' ' && !strings.HasPrefix(l, "Traceback") {
+			last = l
+		}
+	}
+	if last == "" {
+		return nil
+	}
+	return []string{last}
+}
+
+// command finds what curtin tells of the command that failed (ProcessExecutionError in its util.py), of each part the first line.
+func command(lines []string) []string {
+	var out []string
+	for _, l := range lines {
+		for _, part := range []string{"Command: ", "Exit code: ", "Stdout: ", "Stderr: "} {
+			if text, ok := strings.CutPrefix(l, part); ok && text != "" && text != "''" {
+				out = append(out, l)
+			}
+		}
+	}
+	return out
+}
+
+// unstamped are the lines up to the first that begins an entry of the log.
+func unstamped(lines []string, clean func(string) string) []string {
+	for i, l := range lines {
+		if i == afterLines || clean(l) != l {
+			return lines[:i]
+		}
+	}
+	return lines
+}
+
 // exception finds the words of Anaconda's report of an exception: a head line, the frames, the exception, the variables.
 func exception(b []byte) []string {
 	b, _, _ = bytes.Cut(b, []byte("\nLocal variables in"))

@@ -22,6 +22,8 @@ const (
 	wordsLimit = 3
 	// wordsAgo is how many lines before the failure they may stand.
 	wordsAgo = 40
+	// afterLines is how many lines behind the failure they may stand: a traceback has some 30.
+	afterLines = 200
 	// evidenceLimit is the length of what is said of a stage.
 	evidenceLimit = 256
 	// reportLimit is how much is read of a file that reports a failure.
@@ -159,8 +161,18 @@ func (w *Watch) Observe(sys System) []Finding {
 					found[r.stage] = text
 				}
 			}
-			if failure == nil && slices.ContainsFunc(w.table.failures, func(s sign) bool { return s.fits(log.path, text) }) {
+			if failure != nil {
+				continue
+			}
+			if n := slices.IndexFunc(w.table.failures, func(s sign) bool { return s.fits(log.path, text) }); n >= 0 {
 				failure = w.explain(log.path, text)
+				if after := w.table.failures[n].after; after != nil {
+					follow := after(unstamped(lines[i+1:], log.clean))
+					for j, l := range follow {
+						follow[j] = strings.ToValidUTF8(w.redact(l), "\uFFFD")
+					}
+					failure.Message = proto.Clip(strings.Join(append([]string{failure.Message}, follow...), "; "), proto.MaxMessage)
+				}
 			}
 		}
 		w.ship.ship(log.path, lines)

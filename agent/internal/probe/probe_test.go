@@ -414,3 +414,48 @@ func TestSecrets(t *testing.T) {
 		t.Errorf("the secret is in the findings or in the log: %.300s", text)
 	}
 }
+
+// TestReportedFailures has lines as people have put them into reports of bugs: the message must have the installer's own
+// words, those before and those behind the line that tells of the failure.
+func TestReportedFailures(t *testing.T) {
+	for _, c := range []struct{ file, family, path, want string }{
+		{"debian-pkgsel", "debian", "/var/log/syslog",
+			"in-target: E: Broken packages; in-target: tasksel: aptitude failed (100); main-menu: WARNING **: Configuring 'pkgsel' failed with error code 1"},
+		{"anaconda-traceback", "redhat", "/tmp/anaconda.log", "CRIT anaconda: Traceback (most recent call last):; dnf.exceptions.Error: Error: Transaction check error"},
+		{"anaconda-script", "redhat", "/tmp/anaconda.log", "ERR kickstart.script: Error code 1 running the kickstart script at line 611; ERR ui: There was an error running the kickstart " +
+			"script at line 611. This is a fatal error and installation will be aborted.  The details of this error are:"},
+		{"curtin-blockmeta", "ubuntu", "/var/log/installer/curtin-install.log", "curtin: Installation failed with exception: Unexpected error while running command.; " +
+			`Command: ['curtin', 'block-meta', 'custom']; Exit code: 3; Stdout: zfsroot requires bootdisk with GPT partition table found "msdos" on disk id="sda"`},
+		{"subiquity-toplevel", "ubuntu", "/var/log/installer/subiquity-server-debug.log", "ERROR subiquity.server.server:393 top level error; " +
+			"subprocess.CalledProcessError: Command '['python3.8', '-m', 'curtin', 'install']' returned non-zero exit status 3."},
+	} {
+		b, err := os.ReadFile("testdata/failures/" + c.file + ".log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newMachine()
+		m.add(c.path, string(b))
+		var got []string
+		for _, f := range probe.New(c.family).Observe(m) {
+			if f.Failed {
+				got = append(got, f.Message)
+			}
+		}
+		if diff := cmp.Diff([]string{c.want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.file, diff)
+		}
+	}
+}
+
+// A secret behind the line of a failure stays out of its message.
+func TestFollowingWordsAreRedacted(t *testing.T) {
+	m := newMachine()
+	m.add("/var/log/installer/curtin-install.log", "curtin: Installation failed with exception: x\nStderr: the token s3cret-word was refused\n")
+	w := probe.New("ubuntu")
+	w.Ship(new(bytes.Buffer), 0, "s3cret-word")
+	for _, f := range w.Observe(m) {
+		if strings.Contains(f.Message, "s3cret") || f.Failed && !strings.Contains(f.Message, "Stderr: the token [secret] was refused") {
+			t.Errorf("message = %q", f.Message)
+		}
+	}
+}

@@ -46,7 +46,9 @@ type sign struct {
 	starts  string   // … begins so, and
 	holds   []string // … has these in it, one after the other
 	// text makes the words of a failure out of the file at path; nil if there are none in it.
-	text func(file []byte) []string
+	text textFunc
+	// after makes further words of the lines that follow the line of a failure, up to the next that is stamped.
+	after func(lines []string) []string
 }
 
 func file(pattern string) sign                  { return sign{path: pattern} }
@@ -56,6 +58,12 @@ func args(part string) sign                     { return sign{args: part} }
 func mount(point string) sign                   { return sign{mount: point} }
 func port(n int) sign                           { return sign{port: n} }
 func line(log, starts string, h ...string) sign { return sign{log: log, starts: starts, holds: h} }
+
+// then adds the words that follow.
+func (s sign) then(after func(lines []string) []string) sign {
+	s.after = after
+	return s
+}
 
 type textFunc = func(file []byte) []string
 
