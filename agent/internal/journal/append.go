@@ -5,7 +5,9 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,6 +19,9 @@ import (
 const (
 	// lockWait bounds the wait for another process's append: one write and one sync, a hundred times over.
 	lockWait = 10 * time.Second
+	// diskWait bounds the wait for the disk that the journal is on. The slowest that still works, an SD card or a shingled disk
+	// that sorts itself, stops for some 20 s. After that records wait in memory until the disk answers.
+	diskWait = 30 * time.Second
 	// reserveSize is room for some 500 records of 500 bytes, more than an install has steps.
 	reserveSize = 256 << 10
 	reserveStep = 32 << 10
@@ -29,7 +34,7 @@ const (
 //
 // An error never means that the caller should try again: a record that could not be written waits in memory, keeps its
 // time, and is written before the next one; only one that ErrBudget refuses is dropped. It waits at most lockWait for
-// other processes and mirrorWait for the mirror.
+// other processes, diskWait for the disk, and mirrorWait for the mirror.
 func (j *Journal) Append(e proto.Event) (proto.Event, error) {
 	e, err := j.append(e)
 	if err == nil {
@@ -52,10 +57,56 @@ func (j *Journal) append(e proto.Event) (proto.Event, error) {
 		e.Install = j.opts.Install
 	}
 	e = fit(e)
+	if !j.late.enter(e) {
+		return e, fmt.Errorf("appending to journal: %w; the record waits in memory", ErrHung)
+	}
+	type result struct {
+		e   proto.Event
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		w, err := j.commit(e)
+		done <- result{w, err}
+	}()
+	limit := time.NewTimer(diskWait)
+	defer limit.Stop()
+	select {
+	case r := <-done:
+		return r.e, r.err
+	case <-limit.C: // the goroutine has the record, and writes it if the disk ever answers
+		fresh, running := j.late.hang()
+		if !running { // it has just done so
+			r := <-done
+			return r.e, r.err
+		}
+		if fresh {
+			j.opts.Warn("the disk of " + j.dir + " does not answer: steps go on, records wait in memory")
+		}
+		return e, fmt.Errorf("appending to journal: %w; the record waits in memory", ErrHung)
+	}
+}
 
+// commit writes a record, and after it those that came while the disk did not answer.
+func (j *Journal) commit(e proto.Event) (proto.Event, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	unlock, err := lock(j.path("lock"), lockWait)
+	w, err := j.commitLocked(e)
+	for {
+		waiting := j.late.take()
+		if len(waiting) == 0 {
+			return w, err
+		}
+		for _, l := range waiting {
+			if _, lerr := j.commitLocked(l); lerr != nil && !errors.Is(lerr, ErrBudget) {
+				j.opts.Warn(lerr.Error())
+			}
+		}
+	}
+}
+
+func (j *Journal) commitLocked(e proto.Event) (proto.Event, error) {
+	unlock, err := j.acquire()
 	if err != nil {
 		return e, j.keep(e, err)
 	}
@@ -78,6 +129,65 @@ func (j *Journal) append(e proto.Event) (proto.Event, error) {
 	}
 	j.mindSpace()
 	return w, nil
+}
+
+// late is what came while the disk did not answer. It has a lock of its own, since Journal.mu is held by whoever waits for
+// the disk.
+type late struct {
+	mu      sync.Mutex
+	running int // commits that have begun and are not over
+	hung    bool
+	records []proto.Event
+	dropped int
+}
+
+// enter counts a commit that begins. While the disk does not answer it keeps the record instead, at most maxPending of them,
+// and reports false.
+func (l *late) enter(e proto.Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.hung:
+		l.running++
+		return true
+	case len(l.records) < maxPending:
+		l.records = append(l.records, e)
+	default:
+		l.dropped++
+	}
+	return false
+}
+
+// hang says that a commit takes too long. It reports whether that is new, and whether one is still running.
+func (l *late) hang() (fresh, running bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running == 0 {
+		return false, false
+	}
+	fresh = !l.hung
+	l.hung = true
+	return fresh, true
+}
+
+// take gives what has come meanwhile. When that is nothing, the commit is over and the disk answers.
+func (l *late) take() []proto.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.records
+	l.records = nil
+	if len(out) == 0 {
+		l.hung = false
+		l.running--
+	}
+	return out
+}
+
+// lost gives how many records are in memory only, or nowhere.
+func (l *late) lost() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.records) + l.dropped
 }
 
 // keep puts a record into memory, to be written before the next one.
@@ -108,11 +218,12 @@ func (j *Journal) write(e proto.Event) (proto.Event, error) {
 	if len(line) > maxLine {
 		return e, fmt.Errorf("record of %d bytes, at most %d are allowed", len(line), maxLine)
 	}
-	f, err := os.OpenFile(t.path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return e, err
+	if t.file == nil {
+		if t.file, err = os.OpenFile(t.path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+			return e, err
+		}
 	}
-	defer f.Close()
+	f := t.file
 	j.point("append")
 	if j.opts.Crash != nil {
 		j.tear(f, line, t.off)
@@ -127,13 +238,25 @@ func (j *Journal) write(e proto.Event) (proto.Event, error) {
 		return e, err
 	}
 	j.point("append-written")
-	t.off, _ = t.cursor.lines(t.path, t.off, line, func(Record) bool { return true })
-	if err := f.Sync(); err != nil {
+	t.off += int64(len(line))
+	t.cursor.wrote(e)
+	t.most = t.cursor.due()
+	if err := datasync(f); err != nil {
 		// The line stands in the file: written again it would be there twice. Whether it lasts nobody knows.
 		j.opts.Warn("syncing the journal: " + err.Error() + ": what is recorded now may not survive a power cut")
 	}
 	j.point("append-synced")
 	return e, nil
+}
+
+// datasync is fdatasync(2): content and length are on disk, and that is all that a reader needs.
+func datasync(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // point is where a test may kill this process.
@@ -195,8 +318,8 @@ func (j *Journal) mindSpace() {
 		return
 	}
 	j.regrown = time.Now()
-	var fs unix.Statfs_t
-	if err := unix.Statfs(j.path(), &fs); err != nil || int64(fs.Bavail)*int64(fs.Bsize) < 4*reserveSize || !j.growReserve() {
+	var sf unix.Statfs_t
+	if err := unix.Statfs(j.path(), &sf); err != nil || int64(sf.Bavail)*int64(sf.Bsize) < 4*reserveSize || !j.growReserve() {
 		return
 	}
 	j.full, j.noted = false, false
@@ -239,26 +362,85 @@ func (j *Journal) growReserve() bool {
 	return true
 }
 
-// lock takes the flock of path, making the file, and gives the function that lets it go. It asks again every 2 to 50 ms
-// and gives up with ErrLocked after wait. The kernel lets a dead process's lock go.
+// acquire takes the journal's lock, for which it keeps the file open, and gives the function that lets it go. A journal that
+// somebody has removed is made anew, with the number that is due: what was in it comes to readers as notes.
+func (j *Journal) acquire() (func(), error) {
+	for range 2 {
+		if j.lock == nil {
+			f, err := os.OpenFile(j.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+			if errors.Is(err, fs.ErrNotExist) {
+				if err := j.remake(); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("locking: %w", err)
+			}
+			j.lock = f
+		}
+		if err := flock(j.lock, lockWait); err != nil {
+			return nil, err
+		}
+		f := j.lock
+		if there, err := os.Lstat(j.path("lock")); err == nil {
+			if own, err := f.Stat(); err == nil && os.SameFile(there, own) {
+				return func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) }, nil
+			}
+		}
+		j.forget() // the directory was removed, or another was put in its place
+		j.tail.doubt = true
+	}
+	return nil, fmt.Errorf("locking %s: somebody removes it again and again", j.path("lock"))
+}
+
+// forget closes what is open of the journal.
+func (j *Journal) forget() {
+	for _, f := range []**os.File{&j.lock, &j.tail.file} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+}
+
+// remake makes the directory of the journal, without a segment.
+func (j *Journal) remake() error {
+	j.opts.Warn("somebody removed " + j.path() + ": it is made anew; records that were not delivered are lost")
+	if err := os.MkdirAll(j.path(), 0o700); err != nil {
+		return fmt.Errorf("making the journal anew: %w", err)
+	}
+	return syncDir(j.dir)
+}
+
+// lock takes the flock of path, making the file, and gives the function that lets it go.
 func lock(path string, wait time.Duration) (func(), error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking: %w", err)
+	}
+	if err := flock(f, wait); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// flock takes the lock of an open file. It asks again every 2 to 50 ms and gives up with ErrLocked after wait. The kernel
+// lets a dead process's lock go.
+func flock(f *os.File, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	pause := 2 * time.Millisecond
 	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("locking: %w", err)
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return nil
 		}
-		f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("locking %s: %w", path, err)
+			return fmt.Errorf("locking %s: %w", f.Name(), err)
 		}
 		if !time.Now().Before(deadline) {
-			return nil, fmt.Errorf("locking %s for %s: %w", path, wait, ErrLocked)
+			return fmt.Errorf("locking %s for %s: %w", f.Name(), wait, ErrLocked)
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 50*time.Millisecond)

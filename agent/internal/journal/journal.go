@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"provost/proto"
 )
 
@@ -25,6 +27,8 @@ var (
 	ErrReplica = errors.New("this is the mirror of a journal of this boot, not the journal: use --state /run/provost, or inside a step PROVOST_STATUS")
 	// ErrLocked: another process held the journal's lock for longer than lockWait.
 	ErrLocked = errors.New("journal is locked by another process")
+	// ErrHung: the disk did not answer for diskWait. What is to be written is, when it answers.
+	ErrHung = errors.New("disk does not answer: see the kernel's log, dmesg")
 	// ErrBudget: the journal has used its share of Options.MaxBytes, and the record was a note or a stage.
 	ErrBudget = errors.New("journal has reached its size: notes and stages are no longer kept")
 )
@@ -58,8 +62,12 @@ type Journal struct {
 	opts   Options
 	mirror *mirror
 
+	late late // has its own lock
+	logs logs // likewise
+
 	mu      sync.Mutex
 	id      string
+	lock    *os.File // of the writers; nil before the first Append
 	tail    tail
 	pending []proto.Event // not yet written, oldest first
 	full    bool          // the disk was full the last time
@@ -71,9 +79,12 @@ type Journal struct {
 // tail is what is known of the journal's end. It is only ever behind the truth, since complete lines do not change.
 type tail struct {
 	path   string
-	off    int64 // after the last complete line
+	file   *os.File // for appending; nil before the first
+	off    int64    // after the last complete line
 	cursor cursor
-	count  int // segments
+	most   uint64 // the greatest number that was due so far
+	doubt  bool   // the directory may be another's
+	count  int    // segments
 }
 
 // Open opens the journal of the state directory dir, and makes it on first use. A torn tail is cut off; damage before it
@@ -247,15 +258,31 @@ func syncDir(dir string) error {
 
 // refresh brings j.tail up to what is in the files. With repair, which needs the lock, a torn tail is cut off.
 func (j *Journal) refresh(repair bool) error {
+	if j.current() {
+		return nil
+	}
+	t := &j.tail
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
+	}
 	segs, err := segments(j.path())
 	if err != nil {
 		return err
 	}
+	if t.doubt {
+		if id, err := identity(segs); err != nil || len(segs) > 0 && id != j.id {
+			return errors.Join(err, fmt.Errorf("somebody put another journal, %s, in the place of %s", id, j.id))
+		}
+		t.doubt = false
+	}
 	if len(segs) == 0 {
-		return fmt.Errorf("no segment in %s: somebody removed the journal", j.path())
+		if !repair {
+			return fmt.Errorf("no segment in %s: somebody removed the journal", j.path())
+		}
+		return j.proceed()
 	}
 	last := segs[len(segs)-1]
-	t := &j.tail
 	t.count = len(segs)
 	if t.path != last.path {
 		due, near := last.first, t.cursor.near
@@ -266,9 +293,21 @@ func (j *Journal) refresh(repair bool) error {
 		}
 		t.path, t.off, t.cursor = last.path, 0, cursor{next: due, id: j.id, near: near}
 	}
-	if last.size == t.off {
-		return nil
+	if last.size != t.off {
+		if err := j.follow(last, repair); err != nil {
+			return err
+		}
 	}
+	if repair && t.cursor.due() < t.most { // somebody removed the last segment
+		return j.proceed()
+	}
+	t.most = max(t.most, t.cursor.due())
+	return nil
+}
+
+// follow reads what the last segment has beyond j.tail. With repair it cuts off a torn tail.
+func (j *Journal) follow(last segment, repair bool) error {
+	t := &j.tail
 	b, err := readAll(last.path, t.off, false)
 	if err != nil {
 		return err
@@ -286,6 +325,22 @@ func (j *Journal) refresh(repair bool) error {
 		return j.create(j.id, last.first)
 	}
 	return nil
+}
+
+// proceed begins a segment where somebody removed what was there. No number is given twice.
+func (j *Journal) proceed() error {
+	if err := j.create(j.id, max(j.tail.cursor.due(), j.tail.most, 1)); err != nil {
+		return err
+	}
+	return j.refresh(false)
+}
+
+// current reports that j.tail is up to date, without a look at the directory: the segment that is open has not grown, is not
+// full, so that nobody has begun the next, and nobody has removed it.
+func (j *Journal) current() bool {
+	t := &j.tail
+	var st unix.Stat_t
+	return t.file != nil && unix.Fstat(int(t.file.Fd()), &st) == nil && st.Size == t.off && t.off < segmentSize && st.Nlink > 0
 }
 
 // ID is the journal's id: 16 hex digits, made with it.
@@ -336,14 +391,25 @@ func (j *Journal) Events() iter.Seq2[Record, error] {
 	}
 }
 
-// Close ends the handle. It waits for the mirror at most mirrorWait. Records that no disk took are lost then, and the
+// Close ends the handle. It waits for the mirror at most mirrorWait, and for the disk at most diskWait. Records that no disk took are lost then, and the
 // error says how many.
 func (j *Journal) Close() error {
 	j.mirror.close()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if n := len(j.pending); n > 0 {
-		return fmt.Errorf("closing journal: %d records could never be written", n)
+	lost := make(chan int, 1)
+	go func() {
+		j.syncLogs()
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.forget()
+		lost <- len(j.pending) + j.late.lost()
+	}()
+	select {
+	case n := <-lost:
+		if n > 0 {
+			return fmt.Errorf("closing journal: %d records could never be written", n)
+		}
+	case <-time.After(diskWait):
+		return fmt.Errorf("closing journal: %w; what it has not taken is lost", ErrHung)
 	}
 	return nil
 }

@@ -25,6 +25,10 @@ const (
 	logFloor = 64 << 10
 	// logPush is the least time between two passes of the mirror that a log asks for.
 	logPush = 500 * time.Millisecond
+	// logSync is how soon the log of a step that is over is synced.
+	logSync = time.Second
+	// usedFor is how long the size of all logs is believed. In that time other processes can write some MB more than their share.
+	usedFor = 10 * time.Second
 )
 
 // LogWriter appends to one log. Its file only ever grows, so that it can be shipped by offset. When it reaches its cap,
@@ -40,6 +44,7 @@ type LogWriter struct {
 	mu     sync.Mutex
 	f      *os.File
 	room   int64 // until the cap
+	wrote  int64 // bytes
 	lost   int64 // bytes that could not be written since the last that could
 	broken bool
 	ring   []byte
@@ -60,12 +65,64 @@ func (j *Journal) Log(name string) (*LogWriter, error) {
 		f.Close()
 		return nil, fmt.Errorf("opening log: %w", err)
 	}
-	var used int64
-	for _, l := range j.Logs() {
-		used += l.Size
-	}
-	room := min(logHead-info.Size(), j.opts.MaxBytes*3/4-used)
+	room := min(logHead-info.Size(), j.opts.MaxBytes*3/4-j.logsUsed())
 	return &LogWriter{j: j, name: name, f: f, room: max(room, logFloor)}, nil
+}
+
+// logsUsed gives the size of all logs, at most usedFor old: to look at each takes longer with every step.
+func (j *Journal) logsUsed() int64 {
+	j.logs.mu.Lock()
+	defer j.logs.mu.Unlock()
+	if time.Since(j.logs.looked) >= usedFor {
+		j.logs.looked, j.logs.used = time.Now(), 0
+		for _, l := range j.Logs() {
+			j.logs.used += l.Size
+		}
+	}
+	return j.logs.used
+}
+
+// logs is what is known of the logs together.
+type logs struct {
+	mu      sync.Mutex
+	used    int64 // bytes
+	looked  time.Time
+	unsaved map[string]bool // closed, and maybe not yet on disk
+	timer   *time.Timer
+}
+
+// saveSoon has a closed log synced within logSync.
+func (j *Journal) saveSoon(name string) {
+	j.logs.mu.Lock()
+	defer j.logs.mu.Unlock()
+	if j.logs.unsaved == nil {
+		j.logs.unsaved = map[string]bool{}
+	}
+	if len(j.logs.unsaved) == 0 {
+		j.logs.timer = time.AfterFunc(logSync, j.syncLogs)
+	}
+	j.logs.unsaved[name] = true
+}
+
+// syncLogs syncs the logs that were closed since the last time. It may hang with the disk.
+func (j *Journal) syncLogs() {
+	j.logs.mu.Lock()
+	names := j.logs.unsaved
+	j.logs.unsaved = nil
+	if j.logs.timer != nil {
+		j.logs.timer.Stop()
+	}
+	j.logs.mu.Unlock()
+	for name := range names {
+		f, err := os.Open(filepath.Join(j.opts.LogDir, name))
+		if err != nil {
+			continue // removed: nothing is left to be saved
+		}
+		if err := f.Sync(); err != nil {
+			j.opts.Warn("syncing log " + name + ": " + err.Error())
+		}
+		f.Close()
+	}
 }
 
 // LogFile opens the log name for a writer that outlives this process. Nothing bounds what that one writes.
@@ -128,6 +185,7 @@ func (w *LogWriter) put(p []byte) {
 		w.lost, w.broken = 0, false
 	}
 	n, err := w.f.Write(p)
+	w.wrote += int64(n)
 	if err == nil {
 		return
 	}
@@ -139,7 +197,8 @@ func (w *LogWriter) put(p []byte) {
 	}
 }
 
-// Close appends what the ring has, and syncs. It waits for no mirror.
+// Close appends what the ring has. What it wrote is on disk within logSync, and at the latest when the journal is closed, or
+// before ReadLog gives it to anybody: a step's start and end do not wait for that. It waits for no mirror.
 func (w *LogWriter) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,7 +212,11 @@ func (w *LogWriter) Close() error {
 		w.put(tail)
 		w.ring = nil
 	}
-	err := errors.Join(w.f.Sync(), w.f.Close())
+	err := w.f.Close()
+	w.j.logs.mu.Lock()
+	w.j.logs.used += w.wrote
+	w.j.logs.mu.Unlock()
+	w.j.saveSoon(w.name)
 	w.j.mirror.push(0)
 	if err != nil {
 		return fmt.Errorf("closing log %s: %w", w.name, err)

@@ -181,6 +181,11 @@ func (c *cursor) end(emit func(Record) bool) bool { return c.fill(c.next+min(c.l
 // due is the number that the next record to be appended gets.
 func (c *cursor) due() uint64 { return c.next + min(c.lost, maxGap) }
 
+// wrote follows a record that a writer appended with the number that was due.
+func (c *cursor) wrote(e proto.Event) {
+	c.near, c.next, c.bad, c.lost = e, e.Seq+1, nil, 0
+}
+
 // lines feeds the complete lines of b, which stands at off in the file, and gives the offset after the last of them.
 func (c *cursor) lines(file string, off int64, b []byte, emit func(Record) bool) (end int64, more bool) {
 	for {
