@@ -18,7 +18,7 @@ const MaxHistory = 1000
 // HistoryEntry is one order of an operator that touched a node.
 type HistoryEntry struct {
 	At      time.Time `json:"at"`
-	Order   string    `json:"order"` // install, a Verb, boot, add, set, rename, import
+	Order   string    `json:"order"` // install, a Verb, boot, add, set, rename, import; moved, by the boot server
 	Actor   string    `json:"actor,omitempty"`
 	Reason  string    `json:"reason,omitempty"`
 	Detail  string    `json:"detail,omitempty"` // of boot: the action; of set and import: what changed; of rename: the old name

@@ -101,26 +101,58 @@ func CheckAttr(key, value string) error {
 	return nil
 }
 
-// NormalMAC gives an Ethernet address as aa:bb:cc:dd:ee:ff. It takes colons, dashes (also iPXE's hexhyp), Cisco's dots,
-// bare hex digits, and the leading hardware type of PXELINUX and BOOTIF (01-aa-bb-…).
+// NormalMAC gives a network card's address as aa:bb:cc:dd:ee:ff. It takes colons, dashes (also iPXE's hexhyp), Cisco's
+// dots, bare hex digits, digits without leading zeros, and the hardware type in front that PXELINUX, BOOTIF and DHCP client
+// identifiers have (01-aa-bb-…; RFC 2132, 9.14). Client identifiers of RFC 4361 name no card and are refused.
+//
+// Of Infiniband it gives the port's GUID, 8 bytes: the last ones of the 20-byte hardware address (RFC 4391, 9.1.1), whose
+// others change with the loader and the driver, and of the client identifier that Mellanox' firmware makes of it.
 func NormalMAC(s string) (string, error) {
-	t := strings.ToLower(strings.TrimSpace(s))
-	if len(t) == 20 && strings.HasPrefix(t, "01-") {
-		t = t[3:]
+	hw, ok := hardwareAddress(strings.ToLower(strings.TrimSpace(s)))
+	switch {
+	case len(hw) == 7 && hw[0] == 1:
+		hw = hw[1:]
+	case len(hw) == 20 && (hw[0] != 0xff || string(hw[5:12]) == "\x00\x02\x00\x00\x02\xc9\x00"):
+		hw = hw[12:]
 	}
-	if len(t) == 12 {
-		if b, err := hex.DecodeString(t); err == nil {
-			return net.HardwareAddr(b).String(), nil
-		}
-	}
-	hw, err := net.ParseMAC(t)
-	if err != nil || len(hw) != 6 {
+	if !ok || len(hw) != 6 && len(hw) != 8 {
 		return "", fmt.Errorf("%q is no Ethernet address: write it like 52:54:00:12:34:56", s)
 	}
 	if hw[0]&1 != 0 {
 		return "", fmt.Errorf("%q is a multicast address: a node's own address has an even first byte", s)
 	}
 	return hw.String(), nil
+}
+
+func hardwareAddress(s string) (net.HardwareAddr, bool) {
+	sep := ""
+	for _, c := range []string{":", "-"} {
+		if strings.Contains(s, c) {
+			sep = c
+		}
+	}
+	switch {
+	case len(s) > 64:
+		return nil, false
+	case sep != "":
+		var hw net.HardwareAddr
+		for part := range strings.SplitSeq(s, sep) {
+			if len(part) == 1 {
+				part = "0" + part
+			}
+			b, err := hex.DecodeString(part)
+			if err != nil || len(b) != 1 {
+				return nil, false
+			}
+			hw = append(hw, b[0])
+		}
+		return hw, true
+	case strings.Contains(s, "."):
+		hw, err := net.ParseMAC(s)
+		return hw, err == nil
+	}
+	b, err := hex.DecodeString(s)
+	return b, err == nil
 }
 
 // Digest is the SHA-256 of b in lower-case hex: the name under which a script is kept and fetched.

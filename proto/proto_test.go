@@ -26,28 +26,6 @@ func TestNewID(t *testing.T) {
 	}
 }
 
-func TestNormalMAC(t *testing.T) {
-	tests := []struct{ in, want string }{
-		{"52:54:00:AB:cd:01", "52:54:00:ab:cd:01"},
-		{"52-54-00-ab-cd-01", "52:54:00:ab:cd:01"},
-		{"01-52-54-00-ab-cd-01", "52:54:00:ab:cd:01"},
-		{"5254.00ab.cd01", "52:54:00:ab:cd:01"},
-		{"525400abcd01", "52:54:00:ab:cd:01"},
-		{" 52:54:00:ab:cd:01\n", "52:54:00:ab:cd:01"},
-		{"53:54:00:ab:cd:01", ""},
-		{"52:54:00:ab:cd", ""},
-		{"52:54:00:ab:cd:zz", ""},
-		{"", ""},
-		{"00:00:5e:00:53:01:02:03", ""},
-	}
-	for _, tt := range tests {
-		got, err := proto.NormalMAC(tt.in)
-		if got != tt.want || (err == nil) != (tt.want != "") {
-			t.Errorf("NormalMAC(%q) = %q, %v, want %q", tt.in, got, err, tt.want)
-		}
-	}
-}
-
 func FuzzNormalMAC(f *testing.F) {
 	f.Add("52:54:00:ab:cd:01")
 	f.Add("01-52-54-00-ab-cd-01")

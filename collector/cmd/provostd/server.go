@@ -102,11 +102,14 @@ func (s *Server) open(ctx context.Context) error {
 	if _, err := os.Stat(s.set.Overlay); err != nil {
 		s.warn("profiles with the initrd overlay cannot boot yet: %v", err)
 	}
+	if u := s.set.Unknown; u != registry.UnknownIgnore && u != registry.UnknownDiscover && !s.site.Has(u) {
+		s.warn("unknown-nodes: there is no profile %s: unknown machines are blocked until there is one", u)
+	}
 	if err := s.listen(); err != nil {
 		return err
 	}
 	tlsPort := port(s.tls)
-	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
+	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Unknown: s.set.Unknown, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
 		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log,
 		Evidence: s.set.Evidence.registry()})
 	if err != nil {

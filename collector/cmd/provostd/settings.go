@@ -15,6 +15,9 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
+
+	"provost/collector/internal/registry"
+	"provost/proto"
 )
 
 // settings are what provostd is told: flags over PROVOSTD_* over the file over defaults.
@@ -25,7 +28,8 @@ type settings struct {
 	Advertise  []string `mapstructure:"advertise"`   // addresses for agents, in order; empty: the one that a node reached
 	Overlay    string   `mapstructure:"overlay"`     // the agent's initrd; empty: overlay.img in the data directory
 	// CheckAddress: a node whose address is known must say hello from there. Off behind NAT and proxies.
-	CheckAddress bool `mapstructure:"check-address"`
+	CheckAddress bool   `mapstructure:"check-address"`
+	Unknown      string `mapstructure:"unknown-nodes"` // ignore, discover, or a profile
 	Dirs         struct {
 		Data   string `mapstructure:"data"`
 		Config string `mapstructure:"config"`
@@ -44,7 +48,7 @@ const (
 
 // defaults names every key: one that is not here does not exist.
 var defaults = map[string]any{
-	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "", "check-address": true,
+	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "", "unknown-nodes": registry.UnknownIgnore, "check-address": true,
 	"dirs::data": defaultData, "dirs::config": "/etc/provost", "dirs::images": "/srv/provost",
 	"retention::feed": "168h", "retention::installs": 10, "retention::log-quota": "20GiB",
 	"evidence::files": []logFile{}, "evidence::journald": false, "evidence::syslog::udp": "", "evidence::syslog::tcp": "", "evidence::dhcp-servers": []string{},
@@ -158,6 +162,9 @@ func (s *settings) complete() error {
 	}
 	if err := s.Evidence.check(); err != nil {
 		return err
+	}
+	if err := proto.CheckName("profile", s.Unknown); err != nil {
+		return fmt.Errorf("unknown-nodes: use ignore, discover, or the name of a profile: %w", err)
 	}
 	for _, a := range s.Advertise {
 		if a == "" || strings.ContainsAny(a, "/ \t,") {

@@ -42,7 +42,11 @@ const (
 	httpClients = "HTTPClient"
 )
 
-func (s *Site) script() string { return "http://" + s.Frontend.String() + "/boot/${net0/mac}" }
+// script is expanded by iPXE. The serial number and UUID tell the collector of a machine that has another card now.
+func (s *Site) script() string {
+	return "http://" + s.Frontend.String() + "/boot/${net0/mac}?serial=${serial:uristring}&uuid=${uuid}"
+}
+
 func (s *Site) image(name string) string {
 	return "http://" + s.Frontend.String() + "/images/" + name
 }
@@ -53,6 +57,39 @@ func Config(server string, s Site) (string, error) {
 	if err := s.check(); err != nil {
 		return "", err
 	}
+	s, notes := s.withoutInfiniband()
+	comment := "#"
+	if server == "kea" {
+		comment = "//"
+	}
+	text, err := s.write(server)
+	for _, n := range notes {
+		text += comment + " " + n + "\n"
+	}
+	return text, err
+}
+
+// withoutInfiniband leaves out what no reservation by hardware address can be made for, and says so.
+func (s Site) withoutInfiniband() (Site, []string) {
+	var notes []string
+	nodes := s.Nodes
+	s.Nodes = nil
+	for _, n := range nodes {
+		var macs []string
+		for _, m := range n.MACs {
+			if len(m) > len("52:54:00:00:00:00") {
+				notes = append(notes, n.Name+": "+m+" is an Infiniband port: reserve its address by its client identifier")
+			} else {
+				macs = append(macs, m)
+			}
+		}
+		n.MACs = macs
+		s.Nodes = append(s.Nodes, n)
+	}
+	return s, notes
+}
+
+func (s *Site) write(server string) (string, error) {
 	switch server {
 	case "dnsmasq":
 		return s.dnsmasq(), nil

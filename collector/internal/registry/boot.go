@@ -34,10 +34,11 @@ func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, err
 	n := r.pub.nodes[r.pub.macs[q.MAC]]
 	r.pub.RUnlock()
 	if n == nil || n.Discovered {
-		return boot.Decision{UnknownMAC: true, Action: proto.BootDisk}, nil
+		return r.unknown(ctx, q, n)
 	}
-	var err error
+	err := r.recognise(ctx, q, n)
 	switch {
+	case err != nil:
 	case q.Method == http.MethodHead:
 	case n.BootAction == proto.BootInstall:
 		err = r.update(ctx, func(c *change) (err error) {

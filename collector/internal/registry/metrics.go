@@ -43,6 +43,7 @@ func (r *Registry) WriteMetrics(w io.Writer) {
 	m.Gauge("provost_installs", "Installs that are kept.", float64(installs))
 	m.Counter("provost_expired_total", "Deadlines that passed, since the start.", float64(r.expired.Load()))
 	m.Counter("provost_events_refused_total", "Records of agents that were passed over one by one, since the start.", float64(r.refusedEvents.Load()))
+	m.Counter("provost_unknown_machines_dropped_total", "Machines that nobody asked for, not listed or forgotten since there were too many, since the start.", float64(r.forgotten.Load()))
 
 	s := r.st.Stats()
 	m.Histogram("provost_store_commit_seconds", "Time that commits took.", slices.Clone(store.CommitBounds[:]), s.Commits[:], s.Seconds)

@@ -7,15 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"provost/collector/internal/store"
 	"provost/proto"
 )
-
-// maxDiscovered bounds the machines that are known only because they showed a join key.
-const maxDiscovered = 4096
 
 // AddNode adds a node. A discovered machine with one of its MACs becomes it.
 func (r *Registry) AddNode(ctx context.Context, spec proto.NodeSpec) (proto.Node, error) {
@@ -72,7 +68,10 @@ func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.N
 				return err
 			}
 			n := *old
-			n.Spec = patch.Apply(old.Spec)
+			n.Spec, n.Unasked = patch.Apply(old.Spec), false
+			if patch.MACs != nil || patch.Serial != nil {
+				n.Moved, n.Identity = "", identity{}
+			}
 			if err := n.Spec.Check(); err != nil {
 				return badRequest(err)
 			}
@@ -142,33 +141,12 @@ func (c *change) dropNode(n *node) {
 	}
 }
 
-// discover keeps a machine that showed a join key and that nobody has added. Its name is its MAC's.
+// discover keeps a machine that showed a join key and that nobody has added.
 func (c *change) discover(h *proto.Hello) error {
 	if len(h.MACs) == 0 {
 		return nil
 	}
-	for _, mac := range h.MACs {
-		if c.mac(mac) != "" {
-			return nil // it is listed already
-		}
-	}
-	name := strings.ReplaceAll(h.MACs[0], ":", "-")
-	if c.node(name) != nil {
-		return nil
-	}
-	count := 0
-	for _, n := range c.r.m.nodes {
-		if n.Discovered {
-			count++
-		}
-	}
-	if count >= maxDiscovered {
-		c.r.opt.Log.Warn("a machine is not listed as discovered: there are too many", "mac", h.MACs[0], "limit", maxDiscovered)
-		return nil
-	}
-	c.setMACs(nil, h.MACs, name)
-	spec := proto.NodeSpec{Name: name, MACs: slices.Clone(h.MACs), Serial: h.Serial}
-	return c.putNode(&node{nodeRecord: nodeRecord{Spec: spec, BootAction: proto.BootDisk, Discovered: true}})
+	return c.meet(h.MACs, identityOf(h.Serial, h.UUID), "")
 }
 
 func (c *change) setMACs(old, new []string, name string) {

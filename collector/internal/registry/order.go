@@ -143,6 +143,7 @@ func (c *change) order(p *prepared) error {
 	}
 	rec := p.rec.clone()
 	n := *old
+	n.Unasked = false
 	n.Ordinal++
 	rec.Ordinal = n.Ordinal
 	if err := c.supersede(n.Install, rec, p.source); err != nil {

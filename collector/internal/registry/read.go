@@ -60,6 +60,9 @@ func (r *Registry) nodeView(n *node) proto.Node {
 		v.Status = proto.StatusDiscovered
 	}
 	v.Summary, v.LastSeen = string(v.Status), r.lastLine(n.Spec.Name)
+	if n.Moved != "" {
+		v.Warnings = []string{n.Moved}
+	}
 	r.pub.RLock()
 	in := r.pub.installs[n.Install]
 	r.pub.RUnlock()
@@ -73,7 +76,7 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	if seen := later(l.LastSeen, in.heard()); !seen.IsZero() { // once the agent has spoken, nobody else's word stands for it
 		v.LastSeen = seen
 	}
-	v.Cause, v.Warnings, v.Contested = l.Cause, l.Warnings, l.Contested
+	v.Cause, v.Warnings, v.Contested = l.Cause, append(v.Warnings, l.Warnings...), l.Contested
 	v.Orders = pendingOf(rec)
 	v.Facts, v.Rescue = in.facts.Load(), rec.Rescue
 	if d, ok := r.due(in, rec, l); ok {

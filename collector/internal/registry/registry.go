@@ -47,11 +47,13 @@ type Options struct {
 	Version  string   // of the collector, for the history
 	// AnyAddress lets nodes in from wherever they come. Otherwise one whose address is known must say hello from there.
 	AnyAddress bool
+	Unknown    string // what becomes of machines that nobody has added: UnknownIgnore, UnknownDiscover, or a profile
 	Log        *slog.Logger
 	Now        func() time.Time
 
-	Retention Retention
-	Evidence  Evidence
+	Retention     Retention
+	Evidence      Evidence
+	MaxDiscovered int // machines that nobody asked for; 0: 4096
 }
 
 // Registry knows every node and install. It is safe for any number of goroutines.
@@ -64,9 +66,10 @@ type Registry struct {
 	checkpoints checkpoints
 	downtime    downtime
 	evidence    watcher
+	strangers   strangers
 
-	unused                 atomic.Bool   // there may be files that no install names
-	expired, refusedEvents atomic.Uint64 // since the start
+	unused                            atomic.Bool   // there may be files that no install names
+	expired, refusedEvents, forgotten atomic.Uint64 // since the start
 }
 
 // Open reads everything from the store and takes its hooks. The registry does not close the store.

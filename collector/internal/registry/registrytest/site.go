@@ -35,9 +35,11 @@ type Site struct {
 	Profiles *Profiles
 	Clock    *Clock
 
-	Retention  registry.Retention // of the next Open, as what follows
-	AnyAddress bool
-	Evidence   registry.Evidence
+	Retention     registry.Retention // of the next Open, as what follows
+	AnyAddress    bool
+	Evidence      registry.Evidence
+	Unknown       string
+	MaxDiscovered int
 }
 
 // New makes a site with one profile, "compute".
@@ -79,7 +81,7 @@ func (s *Site) Open() {
 		s.T.Fatal(err)
 	}
 	s.Registry, err = registry.Open(context.Background(), registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: JoinKey,
-		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress, Evidence: s.Evidence})
+		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress, Evidence: s.Evidence, Unknown: s.Unknown, MaxDiscovered: s.MaxDiscovered})
 	if err != nil {
 		s.T.Fatal(err)
 	}
