@@ -25,13 +25,13 @@ const eventsOfInstall = 14 + 2*steps
 const failing = 1000
 
 // fixture makes, unless it is there, the data directory of a site with nodes that were all installed once, through the same
-// registry and store as in a collector. Their installs have ended and are packed, and all events are still in the feed.
-func fixture(ctx context.Context, dir string, nodes int) error {
+// registry and store as in a collector of that version. Their installs have ended and are packed, and all events are still in the feed.
+func fixture(ctx context.Context, dir string, nodes int, version string) error {
 	if _, err := os.Stat(filepath.Join(dir, "provost.db")); err == nil {
 		return nil
 	}
 	begin := time.Now()
-	s, err := openSite(ctx, dir)
+	s, err := openSite(ctx, dir, version)
 	if err != nil {
 		return err
 	}

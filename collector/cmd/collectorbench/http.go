@@ -35,7 +35,8 @@ type serving struct {
 }
 
 // child is the server's side of a figure, in a process of its own: child:bare, child:whole or child:file (and child:fixture,
-// which only makes one), with a directory or file, the number of nodes, and where to write a CPU profile. It ends with its input.
+// which only makes one), with a directory or file, the number of nodes, and where to write a CPU
+// profile (a fixture: the version of the collector that made it). It ends with its input.
 func child(args []string, stdout, stderr io.Writer) int {
 	if len(args) != 4 {
 		return 64
@@ -50,7 +51,7 @@ func child(args []string, stdout, stderr io.Writer) int {
 		if err != nil {
 			return err
 		}
-		if args[3] != "" {
+		if args[3] != "" && args[0] != childPrefix+"fixture" {
 			f, err := os.Create(args[3])
 			if err != nil {
 				return err
@@ -67,7 +68,7 @@ func child(args []string, stdout, stderr io.Writer) int {
 		case "whole":
 			return serveWhole(ctx, args[1], nodes, stdout)
 		case "fixture":
-			return fixture(ctx, args[1], nodes)
+			return fixture(ctx, args[1], nodes, args[3])
 		case "file":
 			file := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, args[1]) })
 			return serve(ctx, "unix", args[1]+".sock", file, serving{}, stdout)
@@ -83,7 +84,7 @@ func child(args []string, stdout, stderr io.Writer) int {
 
 // serveWhole serves the whole API over plain HTTP, with an install of each node under way.
 func serveWhole(ctx context.Context, dir string, nodes int, stdout io.Writer) error {
-	s, err := openSite(ctx, dir)
+	s, err := openSite(ctx, dir, "bench")
 	if err != nil {
 		return err
 	}

@@ -33,8 +33,8 @@ type site struct {
 	ca    *auth.CA
 }
 
-// openSite opens a site below dir, as provostd lays it out.
-func openSite(ctx context.Context, dir string) (*site, error) {
+// openSite opens a site below dir, as provostd lays it out. version is what it says to be.
+func openSite(ctx context.Context, dir, version string) (*site, error) {
 	s := &site{}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	err := os.MkdirAll(dir, 0o750)
@@ -49,7 +49,7 @@ func openSite(ctx context.Context, dir string) (*site, error) {
 	}
 	if err == nil {
 		s.Registry, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: compute{}, Signer: s.ca, JoinKey: joinKey,
-			Pin: s.ca.Pin(), Log: log, Retention: registry.Retention{Events: math.MaxInt / 4, Bytes: math.MaxInt64 / 4}})
+			Pin: s.ca.Pin(), Log: log, Version: version, Retention: registry.Retention{Events: math.MaxInt / 4, Bytes: math.MaxInt64 / 4}})
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())

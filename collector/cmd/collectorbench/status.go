@@ -63,7 +63,12 @@ func (o *options) makeFixture(ctx context.Context, dir string, nodes int) error 
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, childPrefix+"fixture", dir, strconv.Itoa(nodes), "")
+	version, err := exec.CommandContext(ctx, filepath.Join(o.bin, "provostd"), "version").Output()
+	if err != nil {
+		return fmt.Errorf("asking provostd for its version: %w", err)
+	}
+	word, _, _ := strings.Cut(strings.TrimPrefix(string(version), "provostd "), " ")
+	cmd := exec.CommandContext(ctx, self, childPrefix+"fixture", dir, strconv.Itoa(nodes), strings.TrimSpace(word))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe() // it is to end when we do
 	if err != nil {

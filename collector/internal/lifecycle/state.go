@@ -304,3 +304,29 @@ func insert[T interface{ place() Pos }](set []T, v T, max int) []T {
 
 func (f Failure) place() Pos { return f.Pos }
 func (n Note) place() Pos    { return n.Pos }
+
+// Words replaces the words of the state by what f makes of them: one copy of each, for states that are read back.
+func (s *State) Words(f func(string) string) {
+	pos := func(p *Pos) { p.Source, p.Journal = proto.Source(f(string(p.Source))), f(p.Journal) }
+	stages := make(map[string]Seen, len(s.Stages))
+	for name, seen := range s.Stages {
+		pos(&seen.First)
+		pos(&seen.Last)
+		stages[f(name)] = seen
+	}
+	steps := make(map[string]Step, len(s.Steps))
+	for key, st := range s.Steps {
+		pos(&st.Pos)
+		st.Phase, st.Name, st.Outcome = proto.Phase(f(string(st.Phase))), f(st.Name), proto.Outcome(f(string(st.Outcome)))
+		steps[f(key)] = st
+	}
+	if len(stages) > 0 {
+		s.Stages = stages
+	}
+	if len(steps) > 0 {
+		s.Steps = steps
+	}
+	for _, p := range []*Pos{&s.Closed, &s.Wait.Pos, &s.Stall.Pos, &s.Began, &s.LastSeen} {
+		pos(p)
+	}
+}

@@ -22,31 +22,30 @@ type Inputs struct {
 	Diskless bool
 }
 
-// View is what an operator sees of an install.
+// View is what an operator sees of an install. It can be kept beside the State, for whoever has the same rules.
 type View struct {
-	Status  proto.Status
-	Rule    string // why it is this status: the reason beside the rule that applied
-	Waiting bool
-	Summary string
-	Stage   string // the furthest of the current attempt
-	Step    string // the failed step, else the running one
-	Since   time.Time
+	Status  proto.Status `json:"status"`
+	Rule    string       `json:"rule"` // why it is this status: the reason beside the rule that applied
+	Waiting bool         `json:"waiting,omitempty"`
+	Summary string       `json:"summary"`
+	Stage   string       `json:"stage,omitempty"` // the furthest of the current attempt
+	Step    string       `json:"step,omitempty"`  // the failed step, else the running one
+	Since   time.Time    `json:"since"`
 	// LastSeen is the node's own last word; zero if there was none.
-	LastSeen  time.Time
-	Cause     *proto.Cause
-	Warnings  []string
-	Attempt   int
-	Contested bool
-	Sealed    bool
+	LastSeen  time.Time    `json:"last_seen,omitzero"`
+	Cause     *proto.Cause `json:"cause,omitempty"`
+	Warnings  []string     `json:"warnings,omitempty"`
+	Attempt   int          `json:"attempt,omitempty"`
+	Contested bool         `json:"contested,omitempty"`
+	Sealed    bool         `json:"sealed,omitempty"`
 	// Ended: nothing more is expected of this install, so its deadlines are over.
-	Ended bool
-	Steps []proto.StepInfo // those that have begun, in the order of their last word
+	Ended bool `json:"ended,omitempty"`
 
 	// Awaited is the next stage, due AwaitedWithin after AwaitedSince; empty when nothing is awaited.
-	Awaited          string
-	AwaitedSince     time.Time
-	AwaitedWithin    time.Duration
-	HeartbeatExtends bool
+	Awaited          string        `json:"awaited,omitempty"`
+	AwaitedSince     time.Time     `json:"awaited_since,omitzero"`
+	AwaitedWithin    time.Duration `json:"awaited_within,omitempty"`
+	HeartbeatExtends bool          `json:"heartbeat_extends,omitempty"`
 }
 
 // View computes what is to be seen.
@@ -56,7 +55,7 @@ func (s *State) View(in Inputs) View {
 	v := View{
 		Status: r.status, Rule: r.why, Since: r.since(f), Summary: r.summary(f),
 		Stage: f.stage, Step: f.running, LastSeen: s.LastSeen.At, Attempt: s.Attempt, Contested: s.Contested,
-		Waiting: f.waiting && r.status != proto.StatusBooted, Sealed: f.sealed, Warnings: s.warnings(f), Steps: s.steps(),
+		Waiting: f.waiting && r.status != proto.StatusBooted, Sealed: f.sealed, Warnings: s.warnings(f),
 	}
 	if r.status == proto.StatusFailed {
 		c := f.cause.Cause
@@ -182,7 +181,7 @@ func (s *State) warnings(f *facts) []string {
 	for _, sk := range s.Skips {
 		out = append(out, fmt.Sprintf("step %s was skipped by an order", sk.Text))
 	}
-	for _, st := range s.steps() {
+	for _, st := range s.StepInfos() {
 		if w := s.Steps[string(st.Phase)+"/"+st.Name]; w.Warning && !w.Outcome.Good() && w.Outcome != "" {
 			out = append(out, fmt.Sprintf("step %s: %s; the plan went on", st.Name, describe(w)))
 		}
@@ -216,7 +215,8 @@ func describe(s Step) string {
 	return string(s.Outcome)
 }
 
-func (s *State) steps() []proto.StepInfo {
+// StepInfos gives the steps that have begun, by phase and in the order of their last word.
+func (s *State) StepInfos() []proto.StepInfo {
 	all := make([]Step, 0, len(s.Steps))
 	for _, st := range s.Steps {
 		all = append(all, st)

@@ -72,8 +72,14 @@ func (in *install) passed(rec *installRecord) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.resting {
+		return // wake does it
+	}
 	for j, m := range rec.Passed {
 		if m.Next > in.journals[j].Next {
+			if in.journals == nil {
+				in.journals = map[string]mark{}
+			}
 			in.journals[j] = m
 		}
 	}

@@ -3,9 +3,11 @@
 package registry
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,14 +18,20 @@ import (
 	"provost/collector/internal/store"
 )
 
-// A checkpoint is the fold of an install's events up to a revision, so that a start need not read them all.
-type checkpoint struct {
+// A checkpoint is the fold of an install's events up to a revision, so that a start need not read them all. Its value is two
+// lines of JSON: the head, which is all that a start reads of most, and the body. Before schema 3 both were one object.
+type checkpointHead struct {
 	Revision  uint64          `json:"revision"`
-	State     lifecycle.State `json:"state"`
-	Journals  map[string]mark `json:"journals,omitempty"`
+	By        string          `json:"by,omitempty"` // version of the collector whose rules gave View
+	View      *lifecycle.View `json:"view,omitempty"`
 	Packed    packed          `json:"packed,omitzero"`
 	Revisions []uint64        `json:"revisions,omitempty"` // of its other events, each as the distance to the one before
 	Bytes     int64           `json:"bytes,omitempty"`     // of all its events
+}
+
+type checkpointBody struct {
+	State    lifecycle.State `json:"state"`
+	Journals map[string]mark `json:"journals,omitempty"`
 }
 
 // checkpointKey holds the revision up to which every install's events are in its checkpoint.
@@ -32,42 +40,62 @@ const checkpointKey = "checkpoint"
 const (
 	checkpointEvery = 2 * time.Second
 	checkpointStep  = 64 // installs per commit, some 10 KB each
+	// An install's checkpoint is written when its first event that is in none is this old, or this many events have come
+	// since, of whatever installs: a checkpoint is as large as twenty events, and a start reads some 100,000 events a second.
+	checkpointAge = 30 * time.Second
+	checkpointLag = 50_000
 )
 
-// checkpoints knows which installs have events that are in no checkpoint yet, and since which revision.
+// checkpoints knows which installs have events that are in no checkpoint yet, and since when.
 type checkpoints struct {
 	mu      sync.Mutex
-	since   map[string]uint64
+	since   map[string]unwritten
 	writing sync.Mutex // one Checkpoint at a time
 }
 
-func (c *checkpoints) touch(id string, revision uint64) {
+// unwritten is the first event of an install that is in no checkpoint.
+type unwritten struct {
+	revision uint64
+	at       time.Time
+}
+
+func (c *checkpoints) touch(id string, revision uint64, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.since == nil {
-		c.since = map[string]uint64{}
+		c.since = map[string]unwritten{}
 	}
-	if was, ok := c.since[id]; !ok || revision < was {
-		c.since[id] = revision
+	if was, ok := c.since[id]; !ok || revision < was.revision {
+		c.since[id] = unwritten{revision, at}
 	}
+}
+
+// waits reports whether an install has events that are in no checkpoint.
+func (c *checkpoints) waits(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.since[id]
+	return ok
 }
 
 // waits is an install with the first of its events that is in no checkpoint.
 type waits struct {
-	id    string
-	since uint64
+	id string
+	unwritten
 }
 
-// take gives all that wait, the longest waiting first.
-func (c *checkpoints) take() []waits {
+// take gives those that wait and are chosen, the longest waiting first.
+func (c *checkpoints) take(choose func(unwritten) bool) []waits {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]waits, 0, len(c.since))
-	for id, since := range c.since {
-		all = append(all, waits{id, since})
+	var all []waits
+	for id, u := range c.since {
+		if choose(u) {
+			all = append(all, waits{id, u})
+			delete(c.since, id)
+		}
 	}
-	c.since = nil
-	slices.SortFunc(all, func(a, b waits) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(all, func(a, b waits) int { return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.id, b.id)) })
 	return all
 }
 
@@ -75,11 +103,11 @@ func (c *checkpoints) take() []waits {
 func (c *checkpoints) floor(last uint64, rest []waits) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, since := range c.since {
-		last = min(last, since-1)
+	for _, u := range c.since {
+		last = min(last, u.revision-1)
 	}
 	if len(rest) > 0 {
-		last = min(last, rest[0].since-1)
+		last = min(last, rest[0].revision-1)
 	}
 	return last
 }
@@ -92,7 +120,8 @@ func (r *Registry) Run(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			r.Checkpoint(ctx)
+			now, last := r.now(), r.st.Revision()
+			r.checkpoint(ctx, func(u unwritten) bool { return now.Sub(u.at) >= checkpointAge || last-u.revision >= checkpointLag })
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 			defer cancel()
@@ -104,9 +133,13 @@ func (r *Registry) Run(ctx context.Context) {
 
 // Checkpoint writes a checkpoint of every install that waits for one.
 func (r *Registry) Checkpoint(ctx context.Context) {
+	r.checkpoint(ctx, func(unwritten) bool { return true })
+}
+
+func (r *Registry) checkpoint(ctx context.Context, choose func(unwritten) bool) {
 	r.checkpoints.writing.Lock()
 	defer r.checkpoints.writing.Unlock()
-	all := r.checkpoints.take()
+	all := r.checkpoints.take(choose)
 	for len(all) > 0 {
 		n := min(len(all), checkpointStep)
 		err := r.st.Update(ctx, func(tx *store.Tx) error {
@@ -117,7 +150,11 @@ func (r *Registry) Checkpoint(ctx context.Context) {
 				if in == nil {
 					continue
 				}
-				b, err := in.checkpoint(last, packed{})
+				err := in.wakeFrom(tx.Get) // it was touched, so it is awake; but what a checkpoint says must be sure
+				var b []byte
+				if err == nil {
+					b, err = in.checkpoint(last, r.opt.Version, packed{})
+				}
 				if err != nil {
 					return fmt.Errorf("encoding the checkpoint of install %s: %w", w.id, err)
 				}
@@ -128,7 +165,7 @@ func (r *Registry) Checkpoint(ctx context.Context) {
 		})
 		if err != nil {
 			for _, w := range all {
-				r.checkpoints.touch(w.id, w.since)
+				r.checkpoints.touch(w.id, w.revision, w.at)
 			}
 			if ctx.Err() == nil {
 				r.opt.Log.Warn("writing checkpoints", "error", err)
@@ -140,36 +177,62 @@ func (r *Registry) Checkpoint(ctx context.Context) {
 }
 
 // checkpoint gives it as it is, or, with a pack that is in the same commit, as it will be then.
-func (in *install) checkpoint(revision uint64, to packed) ([]byte, error) {
+func (in *install) checkpoint(revision uint64, by string, to packed) ([]byte, error) {
+	view := in.look()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if to.Count == 0 {
 		to = in.packed
 	}
 	revisions := after(in.revisions, to.Revision)
-	c := checkpoint{Revision: revision, State: in.state, Journals: in.journals, Packed: to, Revisions: make([]uint64, len(revisions)), Bytes: in.bytes}
+	h := checkpointHead{Revision: revision, By: by, View: view, Packed: to, Revisions: make([]uint64, len(revisions)), Bytes: in.bytes}
 	before := uint64(0)
 	for i, rev := range revisions {
-		c.Revisions[i] = rev - before
+		h.Revisions[i] = rev - before
 		before = rev
 	}
-	return json.Marshal(&c)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b) // a line each: JSON has no newline of its own
+	err := errors.Join(enc.Encode(&h), enc.Encode(&checkpointBody{State: in.state, Journals: in.journals}))
+	return b.Bytes(), err
 }
 
-// loadCheckpoints sets the folds and gives the revision after which events have to be read.
-func (r *Registry) loadCheckpoints() (uint64, error) {
-	err := r.st.Scan(store.States, func(id string, v []byte) error {
+// readCheckpoint is what a start makes of a checkpoint.
+type readCheckpoint struct {
+	checkpointHead
+	body *checkpointBody // nil: it stays where it is
+}
+
+// loadCheckpoints sets the folds and gives the revision after which events have to be read, and of each install up to which
+// they are in its checkpoint. What this version wrote stays at rest until something comes of it.
+func (r *Registry) loadCheckpoints() (after uint64, upTo map[string]uint64, err error) {
+	upTo = map[string]uint64{}
+	err = readAll(r.st, store.States, head, func(id string, v []byte) (c readCheckpoint, err error) {
+		if err = readJSON(v, &c.checkpointHead, "the checkpoint of install", id); err != nil || c.View != nil && c.By == r.opt.Version {
+			return c, err
+		}
+		c.body = &checkpointBody{}
+		err = r.st.View(func(s *store.Reader) error { return c.body.read(s.Get(store.States, id)) })
+		if err != nil {
+			err = fmt.Errorf("reading the checkpoint of install %s: %w", id, err)
+		}
+		return c, err
+	}, func(id string, c readCheckpoint) error {
 		in := r.m.installs[id]
 		if in == nil {
 			return nil
 		}
-		var c checkpoint
-		if err := json.Unmarshal(v, &c); err != nil {
-			return fmt.Errorf("reading the checkpoint of install %s: %w", id, err)
-		}
-		in.state, in.packed, in.bytes = c.State, c.Packed, c.Bytes
-		if c.Journals != nil {
-			in.journals = c.Journals
+		upTo[id] = c.Revision
+		in.packed, in.bytes = c.Packed, c.Bytes
+		if c.body != nil {
+			in.state, in.journals = c.body.State, c.body.Journals
+			r.checkpoints.touch(id, r.st.Revision()+1, time.Time{}) // it is written anew, for the next start; nothing is missing in it
+		} else {
+			in.view, in.resting = c.View, true
+			oneWord(&in.view.Status)
+			oneWord(&in.view.Rule)
+			oneWord(&in.view.Summary)
+			oneWord(&in.view.Stage)
 		}
 		before := uint64(0)
 		for _, d := range c.Revisions {
@@ -179,18 +242,18 @@ func (r *Registry) loadCheckpoints() (uint64, error) {
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	var b []byte
 	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Settings, checkpointKey); return nil }); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	if b == nil {
-		return 0, nil
+		return 0, upTo, nil
 	}
-	after, err := strconv.ParseUint(string(b), 10, 64)
+	after, err = strconv.ParseUint(string(b), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("reading the checkpoint's revision: %w", err)
+		return 0, nil, fmt.Errorf("reading the checkpoint's revision: %w", err)
 	}
-	return after, nil
+	return after, upTo, nil
 }

@@ -128,7 +128,10 @@ func (r *Registry) sweep(ctx context.Context) error {
 	r.pub.RLock()
 	for _, in := range r.pub.installs {
 		rec := in.rec.Load()
-		named[rec.Recipe] = true
+		named[rec.Recipe], named[rec.StepList] = true, true
+		for _, s := range rec.Steps {
+			named[s.Digest] = true
+		}
 		for _, digest := range rec.Files {
 			named[digest] = true
 		}

@@ -34,6 +34,8 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 	case len(q.Events) > proto.MaxEvents:
 		return nil, problem(413, proto.CodeTooLarge, "send fewer at once", "%d events in one request, at most %d", len(q.Events), proto.MaxEvents)
 	}
+	oneWord(&q.Journal)
+	oneWord(&q.Clock.Boot)
 	records := make([]record, len(q.Events))
 	for i, raw := range q.Events {
 		records[i] = decodeRecord(raw, q)
@@ -68,6 +70,7 @@ func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 		rec.bad = e.CheckAgent()
 	}
 	e.Revision, e.Node, e.Attempt, e.At = 0, "", 0, time.Time{} // these are the collector's to say
+	oneWords(e)
 	return rec
 }
 
@@ -91,6 +94,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	old := c.record(id)
 	if old == nil {
 		return nil, badCredentials("the token's install is gone")
+	}
+	if err := c.wake(id); err != nil {
+		return nil, err
 	}
 	rec := old.clone()
 	m := c.mark(id, q.Journal)
@@ -139,8 +145,10 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 		had.events++
 		had.bytes += int64(len(q.Events[i]))
 	}
-	c.setMark(id, q.Journal, m)
-	c.taken[id] = had
+	if m != c.mark(id, q.Journal) {
+		c.setMark(id, q.Journal, m)
+		c.taken[id] = had
+	}
 	if rec.Reboots > reboots {
 		c.keepRun(id, q.Run)
 	}

@@ -125,6 +125,9 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 			rec.Progressed = true
 		}
 		rec.learnBoot(h.Clock.Boot, started(c.now, h.Clock))
+		if err := c.wake(id); err != nil {
+			return err
+		}
 		n := c.node(rec.Node)
 		a.Node, a.Install, a.Ordinal, a.Attempt = rec.Node, rec.ID, rec.Ordinal, rec.Attempt
 		a.BootAction = n.BootAction

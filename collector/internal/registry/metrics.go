@@ -19,7 +19,12 @@ func (r *Registry) WriteMetrics(w io.Writer) {
 	for _, n := range r.pub.nodes {
 		nodes = append(nodes, n)
 	}
-	installs := len(r.pub.installs)
+	installs, resting := len(r.pub.installs), 0
+	for _, in := range r.pub.installs {
+		if in.isResting() {
+			resting++
+		}
+	}
 	r.pub.RUnlock()
 	byStatus := map[proto.Status]int{}
 	waiting, due := 0, 0
@@ -41,6 +46,7 @@ func (r *Registry) WriteMetrics(w io.Writer) {
 	m.Gauge("provost_nodes_waiting", "Nodes that wait for an order.", float64(waiting))
 	m.Gauge("provost_nodes_deadline", "Nodes whose next stage has a deadline.", float64(due))
 	m.Gauge("provost_installs", "Installs that are kept.", float64(installs))
+	m.Gauge("provost_installs_resting", "Installs of which only the status is in memory.", float64(resting))
 	m.Counter("provost_expired_total", "Deadlines that passed, since the start.", float64(r.expired.Load()))
 	m.Counter("provost_events_refused_total", "Records of agents that were passed over one by one, since the start.", float64(r.refusedEvents.Load()))
 	m.Counter("provost_unknown_machines_dropped_total", "Machines that nobody asked for, not listed or forgotten since there were too many, since the start.", float64(r.forgotten.Load()))

@@ -33,12 +33,14 @@ type install struct {
 	facts atomic.Pointer[proto.Facts]
 
 	mu        sync.Mutex // guards what follows: the fold of the committed events
+	resting   bool       // then state and journals are in the checkpoint, and view is here
 	state     lifecycle.State
 	journals  map[string]mark // marks as committed
 	packed    packed          // the older events
 	revisions []uint64        // of the others, which are in the feed
 	bytes     int64           // of all of them
 	quiet     uint64          // the newest revision when retention looked last
+	idle      uint64          // the same, for restEnded
 	view      *lifecycle.View // of state; nil when it has to be computed
 }
 
@@ -152,7 +154,13 @@ func (c *change) putNode(n *node) error {
 }
 
 func (c *change) putInstall(rec *installRecord) error {
-	b, err := json.Marshal(rec)
+	stored := rec
+	if rec.StepList != "" {
+		without := *rec
+		without.Steps = nil
+		stored = &without
+	}
+	b, err := json.Marshal(stored)
 	if err != nil {
 		return fmt.Errorf("encoding install %s: %w", rec.ID, err)
 	}
@@ -163,6 +171,9 @@ func (c *change) putInstall(rec *installRecord) error {
 
 // append adds an event of the collector's own, unless its identity is set already: then it is an agent's.
 func (c *change) append(e proto.Event) error {
+	if err := c.wake(e.Install); err != nil {
+		return err
+	}
 	e.Revision = c.tx.NextRevision()
 	if e.Seq == 0 {
 		e.Seq = e.Revision // unique within a source, and growing
@@ -202,6 +213,9 @@ func (c *change) keep() {
 	}
 	for id, marks := range c.marks {
 		if in := m.installs[id]; in != nil {
+			if in.marks == nil {
+				in.marks = map[string]mark{}
+			}
 			maps.Copy(in.marks, marks)
 			m.dirtyInstalls[id] = true
 		}
@@ -245,7 +259,7 @@ func (r *Registry) committed(entries []store.Entry) {
 		if in := m.installs[e.Install]; in != nil {
 			in.apply(e, len(entries[i].Value))
 			in.taken = in.fill()
-			r.checkpoints.touch(e.Install, e.Revision)
+			r.checkpoints.touch(e.Install, e.Revision, r.now())
 		}
 	}
 	p.Lock()
@@ -327,6 +341,7 @@ func (m *model) clean() {
 	clear(m.dirtyInstalls)
 	clear(m.dirtyMACs)
 	clear(m.dirtyOperators)
+	clear(m.events)
 	m.events = m.events[:0]
 }
 

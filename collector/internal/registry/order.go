@@ -109,16 +109,6 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 	return p, err
 }
 
-func (rec *installRecord) setSteps(steps []proto.Step) {
-	rec.Steps, rec.MaxReboots = nil, maxReboots(steps)
-	for _, s := range steps {
-		rec.Steps = append(rec.Steps, stepRef{s.Name, s.Phase, s.Digest})
-		if !slices.Contains(rec.Files, s.Digest) {
-			rec.Files = append(rec.Files, s.Digest)
-		}
-	}
-}
-
 // sign makes the plan of an install and gives its SignedPlan's JSON.
 func (r *Registry) sign(rec *installRecord, recipe *Recipe, spec proto.NodeSpec, steps []proto.Step) ([]byte, error) {
 	now := r.now().UTC().Truncate(time.Second)
@@ -142,6 +132,9 @@ func (c *change) order(p *prepared) error {
 		return problem(409, proto.CodeConflict, "order it again", "node %s was changed while its install was prepared", p.rec.Node)
 	}
 	rec := p.rec.clone()
+	if err := c.putSteps(rec); err != nil {
+		return err
+	}
 	n := *old
 	n.Unasked = false
 	n.Ordinal++
@@ -158,7 +151,7 @@ func (c *change) order(p *prepared) error {
 	}
 	n.installs = append(slices.Clip(slices.Clone(n.installs)), rec.ID)
 
-	in := newInstall(rec, p.recipe)
+	in := newInstall(rec, c.r.shared.recipe(rec.Recipe, p.recipe))
 	c.made[rec.ID] = in
 	for digest, b := range p.scripts {
 		c.putFile(digest, b)
@@ -233,7 +226,7 @@ func (r *Registry) File(id, digest string) ([]byte, error) {
 	r.pub.RLock()
 	in := r.pub.installs[id]
 	r.pub.RUnlock()
-	if in == nil || !slices.Contains(in.rec.Load().Files, digest) {
+	if in == nil || !in.rec.Load().names(digest) {
 		return nil, problem(404, proto.CodeNotFound, "", "no script of this install's plan has the digest %q", proto.Clip(digest, 64))
 	}
 	var b []byte

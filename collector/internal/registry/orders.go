@@ -113,6 +113,9 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 		}
 		rec.Revision, order.WithPlan = p.revision, true
 		rec.setSteps(p.steps)
+		if err := c.putSteps(rec); err != nil {
+			return err
+		}
 		for digest, b := range p.scripts {
 			c.putFile(digest, b)
 		}

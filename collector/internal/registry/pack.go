@@ -109,7 +109,10 @@ func (r *Registry) pack(ctx context.Context, in *install) error {
 		if gone = r.m.installs[in.id] != in; gone {
 			return nil
 		}
-		b, err := in.checkpoint(r.st.Revision(), to)
+		if err := in.wakeFrom(tx.Get); err != nil {
+			return err
+		}
+		b, err := in.checkpoint(r.st.Revision(), r.opt.Version, to)
 		if err != nil {
 			return err
 		}

@@ -125,7 +125,11 @@ func (r *Registry) Install(name, id string) (proto.Install, error) {
 		return proto.Install{}, err
 	}
 	v := installView(in)
-	v.Steps = in.steps()
+	done, err := r.stepInfos(in)
+	if err != nil {
+		return v, err
+	}
+	v.Steps = in.steps(done)
 	v.Logs, err = r.InstallLogs(name, in.id)
 	return v, err
 }
@@ -138,8 +142,7 @@ func installView(in *install) proto.Install {
 }
 
 // steps are those of the plan in its order, each as far as it has come, then others that the agent told of.
-func (in *install) steps() []proto.StepInfo {
-	done := in.look().Steps
+func (in *install) steps(done []proto.StepInfo) []proto.StepInfo {
 	var out []proto.StepInfo
 	for _, s := range in.rec.Load().Steps {
 		i := slices.IndexFunc(done, func(d proto.StepInfo) bool { return d.Name == s.Name && d.Phase == s.Phase })

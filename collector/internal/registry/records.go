@@ -68,10 +68,11 @@ type installRecord struct {
 	Reason   string         `json:"reason,omitempty"`
 	Actor    string         `json:"actor,omitempty"`
 	Ordered  time.Time      `json:"ordered"`
-	Within   proto.Duration `json:"within,omitempty"` // for a first sign of life; 0 is without limit
-	Steps    []stepRef      `json:"steps,omitempty"`
+	Within   proto.Duration `json:"within,omitempty"`    // for a first sign of life; 0 is without limit
+	StepList string         `json:"step_list,omitempty"` // digest of the Steps in bucket files
+	Steps    []stepRef      `json:"steps,omitempty"`     // of the present plan; shared, never changed, and not in the value if StepList is
 	Revision int            `json:"plan_revision"`
-	Files    []string       `json:"files,omitempty"` // digests that its agent may fetch, of all revisions
+	Files    []string       `json:"files,omitempty"` // digests that its agent may fetch beside those of Steps
 
 	Superseded bool                 `json:"superseded,omitempty"`
 	Erased     bool                 `json:"erased,omitempty"` // its plan and its secrets are gone: it is over
@@ -135,7 +136,7 @@ const (
 // clone gives a copy that may be changed.
 func (r *installRecord) clone() *installRecord {
 	c := *r
-	c.Steps, c.Files, c.Sent = slices.Clone(r.Steps), slices.Clone(r.Files), slices.Clone(r.Sent)
+	c.Files, c.Sent = slices.Clone(r.Files), slices.Clone(r.Sent)
 	c.Bound, c.Boots, c.Passed = maps.Clone(r.Bound), maps.Clone(r.Boots), maps.Clone(r.Passed)
 	c.Tokens, c.Orders, c.Unfinished = slices.Clone(r.Tokens), slices.Clone(r.Orders), slices.Clone(r.Unfinished)
 	return &c

@@ -4,10 +4,8 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +60,7 @@ type Registry struct {
 	st          *store.Store
 	secret      []byte // claims and tickets are derived from it
 	m           *model
+	shared      shared
 	pub         published
 	checkpoints checkpoints
 	downtime    downtime
@@ -116,121 +115,6 @@ func (r *Registry) update(ctx context.Context, fn func(c *change) error) error {
 		c.keep()
 		return nil
 	})
-}
-
-// load builds the model from the store and publishes it: records, then checkpoints, then the events after them.
-func (r *Registry) load() error {
-	m := &model{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, operators: map[string]operatorToken{}, touched: map[string]bool{},
-		dirtyNodes: map[string]bool{}, dirtyInstalls: map[string]bool{}, dirtyMACs: map[string]bool{}, dirtyOperators: map[string]bool{}}
-	r.m = m
-	r.pub = published{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, agents: map[string]string{}, operators: map[string]operatorToken{}}
-	recipes := map[string]*Recipe{}
-	err := r.st.Scan(store.Nodes, func(name string, v []byte) error {
-		n := &node{}
-		if err := json.Unmarshal(v, &n.nodeRecord); err != nil {
-			return fmt.Errorf("reading node %s: %w", name, err)
-		}
-		m.nodes[name], r.pub.nodes[name] = n, n
-		for _, mac := range n.Spec.MACs {
-			m.macs[mac], r.pub.macs[mac] = name, name
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = r.st.Scan(store.Installs, func(id string, v []byte) error {
-		rec := &installRecord{}
-		if err := json.Unmarshal(v, rec); err != nil {
-			return fmt.Errorf("reading install %s: %w", id, err)
-		}
-		recipe, err := r.recipe(recipes, rec.Recipe)
-		if err != nil {
-			return fmt.Errorf("reading install %s: %w", id, err)
-		}
-		in := newInstall(rec, recipe)
-		m.installs[id] = in
-		if n := m.nodes[rec.Node]; n != nil { // not published yet: it may be changed in place
-			n.installs = append(n.installs, id)
-		}
-		r.pub.publishInstall(id, in)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, n := range m.nodes {
-		slices.SortFunc(n.installs, func(a, b string) int { return int(m.installs[a].next.Ordinal) - int(m.installs[b].next.Ordinal) })
-	}
-	err = r.st.Scan(store.Tokens, func(hash string, v []byte) error {
-		var t operatorToken
-		if err := json.Unmarshal(v, &t); err != nil {
-			return fmt.Errorf("reading token %s…: %w", hash[:min(8, len(hash))], err)
-		}
-		m.operators[hash], r.pub.operators[hash] = t, t
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return r.replay()
-}
-
-func newInstall(rec *installRecord, recipe *Recipe) *install {
-	return &install{id: rec.ID, recipe: recipe, next: rec, marks: map[string]mark{}, journals: map[string]mark{}}
-}
-
-// recipe reads a recipe once.
-func (r *Registry) recipe(known map[string]*Recipe, digest string) (*Recipe, error) {
-	if rc := known[digest]; rc != nil {
-		return rc, nil
-	}
-	var b []byte
-	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Files, digest); return nil }); err != nil {
-		return nil, err
-	}
-	rc := &Recipe{}
-	if err := json.Unmarshal(b, rc); err != nil {
-		return nil, fmt.Errorf("reading its recipe: %w", err)
-	}
-	known[digest] = rc
-	return rc, nil
-}
-
-// replay brings the folds up to the last revision: from the checkpoints, then from the events after them.
-func (r *Registry) replay() error {
-	after, err := r.loadCheckpoints()
-	if err != nil {
-		return err
-	}
-	for {
-		entries, err := r.st.Events(after, 4096)
-		if err != nil {
-			return fmt.Errorf("reading events: %w", err)
-		}
-		if len(entries) == 0 {
-			break
-		}
-		for _, s := range entries {
-			var e proto.Event
-			if err := json.Unmarshal(s.Value, &e); err != nil {
-				return fmt.Errorf("reading event %d: %w", s.Revision, err)
-			}
-			if in := r.m.installs[e.Install]; in != nil {
-				in.apply(&e, len(s.Value))
-				r.checkpoints.touch(e.Install, e.Revision)
-			}
-		}
-		after = entries[len(entries)-1].Revision
-	}
-	for _, in := range r.m.installs {
-		in.passed(in.next)
-		for j, m := range in.journals {
-			in.marks[j] = m
-		}
-		in.taken = in.fill()
-	}
-	return nil
 }
 
 // problem makes a refusal.

@@ -106,6 +106,9 @@ func (r *Registry) Retain(ctx context.Context) error {
 	if err := r.packEnded(ctx); err != nil {
 		return err
 	}
+	if err := r.restEnded(ctx); err != nil {
+		return err
+	}
 	upTo, err := r.feedEnd(ctx)
 	if err != nil || upTo < r.st.First() {
 		return err

@@ -39,7 +39,7 @@ var (
 )
 
 // Schema is the layout that this package writes. A greater one in a file is refused, a smaller one is brought up to it.
-const Schema = 2
+const Schema = 3
 
 const (
 	// fill is how full bbolt leaves a page of events: keys only ever grow, so there is nothing to leave room for.
@@ -117,9 +117,9 @@ func (s *Store) Err() error {
 // View runs fn on a snapshot. It must be short (MaxView): copy out and return, and do no network I/O. Nothing that the
 // Reader gives is shared with the database.
 func (s *Store) View(fn func(r *Reader) error) error {
-	start := time.Now()
-	err := s.db.View(func(tx *bolt.Tx) error { return fn(&Reader{tx: tx}) })
-	if lived := time.Since(start); lived > MaxView {
+	var start time.Time
+	err := s.db.View(func(tx *bolt.Tx) error { start = time.Now(); return fn(&Reader{tx: tx}) })
+	if lived := time.Since(start); err == nil && lived > MaxView {
 		if s.opt.LongView != nil {
 			s.opt.LongView(lived)
 		} else {
@@ -132,6 +132,11 @@ func (s *Store) View(fn func(r *Reader) error) error {
 // Scan calls fn with every pair of a bucket, in order of keys, outside of any transaction: each piece of at most 512 is
 // read on its own, so that what is written meanwhile may be seen or not.
 func (s *Store) Scan(b Bucket, fn func(key string, value []byte) error) error {
+	return s.ScanParts(b, func(v []byte) []byte { return v }, fn)
+}
+
+// ScanParts is Scan with a part of each value alone: the rest is not even read from the disk.
+func (s *Store) ScanParts(b Bucket, part func(value []byte) []byte, fn func(key string, value []byte) error) error {
 	type pair struct {
 		key   string
 		value []byte
@@ -141,11 +146,12 @@ func (s *Store) Scan(b Bucket, fn func(key string, value []byte) error) error {
 		pairs := make([]pair, 0, 512)
 		size := 0
 		err := s.View(func(r *Reader) error {
-			r.Range(b, from, "", func(k string, v []byte) bool {
-				pairs = append(pairs, pair{k, v})
+			c := r.tx.Bucket([]byte(b)).Cursor()
+			for k, v := c.Seek([]byte(from)); k != nil && len(pairs) < cap(pairs) && size < 4<<20; k, v = c.Next() {
+				v = part(v)
+				pairs = append(pairs, pair{string(k), append(make([]byte, 0, len(v)), v...)})
 				size += len(v)
-				return len(pairs) < cap(pairs) && size < 4<<20
-			})
+			}
 			return nil
 		})
 		if err != nil {
