@@ -88,13 +88,21 @@ func (p *Pin) meet(certs []*x509.Certificate) {
 	}
 }
 
+// name is what the handshake asks for: the CA that is pinned, since a collector may have two for a while.
+func (p *Pin) name() string {
+	if len(p.digest) == sha256.Size {
+		return proto.PinName([sha256.Size]byte(p.digest))
+	}
+	return proto.PinName(sha256.Sum256(p.cas[0].Raw))
+}
+
 // tls is a configuration that knows one server: the one whose certificate the pinned CA issued for
 // proto.ServerName, whatever its address. Its dates are not looked at, since an installer's clock may say 1970 or
 // 2040. The check runs before the handshake is complete: nothing of ours has been sent.
 func (p *Pin) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
-		ServerName:         proto.ServerName,
+		ServerName:         p.name(),
 		InsecureSkipVerify: true, // VerifyConnection does it, without dates
 		VerifyConnection: func(s tls.ConnectionState) error {
 			p.meet(s.PeerCertificates)

@@ -49,7 +49,7 @@ func openSite(ctx context.Context, dir, version string) (*site, error) {
 	}
 	if err == nil {
 		s.Registry, err = registry.Open(ctx, registry.Options{Store: s.store, Logs: s.logs, Profiles: compute{}, Signer: s.ca, JoinKey: joinKey,
-			Pin: s.ca.Pin(), Log: log, Version: version, Retention: registry.Retention{Events: math.MaxInt / 4, Bytes: math.MaxInt64 / 4}})
+			Pin: s.ca.Pin, Log: log, Version: version, Retention: registry.Retention{Events: math.MaxInt / 4, Bytes: math.MaxInt64 / 4}})
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())

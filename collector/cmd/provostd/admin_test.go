@@ -68,8 +68,10 @@ func TestDB(t *testing.T) {
 		{[]string{"token", "revoke", "--data", data, "none"}, 1, "there is no token"},
 		{[]string{"token", "revoke", "--data", data, "dash"}, 0, ""},
 		{[]string{"ca", "show", "--data", data}, 0, d.rec.Pin},
-		{[]string{"ca", "rotate", "--data", data}, 64, "say --yes"},
-		{[]string{"ca", "rotate", "--yes", "--data", data}, 1, "stop it first"},
+		{[]string{"ca", "rotate", "--now", "--data", data}, 64, "say --yes"},
+		{[]string{"ca", "rotate", "--now", "--yes", "--data", data}, 1, "stop it first"},
+		{[]string{"ca", "rotate", "--finish", "--data", data}, 1, "no rotation to finish"},
+		{[]string{"ca", "rotate", "--overlap", "1s", "--data", data}, 64, "use 1m to"},
 	}
 	check := func() {
 		t.Helper()
@@ -108,7 +110,7 @@ func TestDB(t *testing.T) {
 		t.Errorf("the restored node: %d, %+v", got, n)
 	}
 	d.stop()
-	if code, out, errOut := provostd("ca", "rotate", "--yes", "--data", data); code != 0 || strings.Contains(out, pin) {
+	if code, out, errOut := provostd("ca", "rotate", "--now", "--yes", "--data", data); code != 0 || strings.Contains(out, pin) {
 		t.Errorf("ca rotate = %d\n%s%s, want another pin than %s", code, out, errOut, pin)
 	}
 	start(t, data)

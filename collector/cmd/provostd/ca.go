@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"provost/collector/internal/auth"
+	"provost/collector/internal/registry"
 )
 
 // certFiles are the certificates of DATA/ca, and caFiles all that a CA consists of.
@@ -29,7 +30,7 @@ func caCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			return usageError{errors.New("say what to do: ca show, issue, rotate")}
 		}}
-	var yes bool
+	var o rotation
 	sub := func(use, short, long, example string, run func(cmd *cobra.Command, s *settings, dir string) error) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,24 +43,26 @@ func caCommand() *cobra.Command {
 		settingsFlags(c.Flags())
 		return c
 	}
-	rotate := sub("rotate --yes", "make a new CA; everything that trusts the old one must learn it",
-		`Rotate puts the CA aside and makes another one. The collector must be stopped.
-After that nodes that are being installed cannot report any more: order them
-again. Operators on other machines need the new ca.pem or pin.`,
-		`  systemctl stop provostd && provostd ca rotate --yes && systemctl start provostd
+	rotate := sub("rotate", "make a new CA; the old one counts for a while longer",
+		`Rotate makes a new CA. New boot scripts carry its pin; until the overlap is over
+the old one counts as well: for nodes that are being installed and have its pin,
+and for clients that have its ca.pem. Give these the new ca.pem meanwhile: it has
+both certificates. A running collector takes it within a minute.
+
+--finish ends the overlap now. --now makes a new CA without one, as when the old
+key may be known to others: the collector must be stopped, and nodes that are
+being installed have to be ordered again.`,
+		`  provostd ca rotate
+  provostd ca rotate --finish
+  systemctl stop provostd && provostd ca rotate --now --yes && systemctl start provostd
 
 Exit status: 0 done, 1 not done, 64 usage, 78 settings.`,
-		func(cmd *cobra.Command, s *settings, dir string) error {
-			if !yes {
-				return usageError{errors.New("nodes that are being installed have to be ordered again after this: say --yes")}
-			}
-			if c, err := net.DialTimeout("unix", s.Socket, time.Second); err == nil {
-				c.Close()
-				return fmt.Errorf("a collector answers on %s: stop it first", s.Socket)
-			}
-			return renewCA(cmd.OutOrStdout(), dir, caFiles)
-		})
-	rotate.Flags().BoolVar(&yes, "yes", false, "do it")
+		func(cmd *cobra.Command, s *settings, dir string) error { return o.run(cmd.OutOrStdout(), s, dir) })
+	f := rotate.Flags()
+	f.DurationVar(&o.overlap, "overlap", registry.TokenLife, "for how long the old CA counts as well")
+	f.BoolVar(&o.finish, "finish", false, "end the overlap of the last rotation now")
+	f.BoolVar(&o.now, "now", false, "without an overlap; takes --yes")
+	f.BoolVar(&o.yes, "yes", false, "with --now: do it")
 	cmd.AddCommand(
 		sub("show", "print the CA's pin and the certificates' dates", "", "  provostd ca show\n\nExit status: 0 shown, 1 not, 64 usage, 78 settings.",
 			func(cmd *cobra.Command, _ *settings, dir string) error { return showCA(cmd.OutOrStdout(), dir) }),
@@ -78,6 +81,52 @@ uses them from its next start on.`,
 	return cmd
 }
 
+// rotation is what ca rotate was told.
+type rotation struct {
+	overlap          time.Duration
+	finish, now, yes bool
+}
+
+func (o rotation) run(w io.Writer, s *settings, dir string) error {
+	switch {
+	case o.finish && o.now:
+		return usageError{errors.New("say --finish or --now, not both")}
+	case o.now && !o.yes:
+		return usageError{errors.New("nodes that are being installed have to be ordered again after this: say --yes")}
+	case o.finish:
+		if err := auth.Finish(dir); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "the old CA counts no more; a running collector takes that within a minute")
+		return showCA(w, dir)
+	case !o.now:
+		if o.overlap < time.Minute || o.overlap > auth.MaxOverlap {
+			return usageError{fmt.Errorf("--overlap %s: use 1m to %s", o.overlap, auth.MaxOverlap)}
+		}
+		if _, err := readCert(filepath.Join(dir, "ca.pem")); err != nil {
+			return err
+		}
+		if err := auth.Rotate(dir, time.Now().Add(o.overlap)); err != nil {
+			if errors.Is(err, auth.ErrOverlap) {
+				return fmt.Errorf("%w: provostd ca rotate --finish", err)
+			}
+			return err
+		}
+		fmt.Fprintln(w, "a running collector uses the new CA within a minute")
+		return showCA(w, dir)
+	}
+	if c, err := net.DialTimeout("unix", s.Socket, time.Second); err == nil {
+		c.Close()
+		return fmt.Errorf("a collector answers on %s: stop it first", s.Socket)
+	}
+	if until, err := auth.Overlap(dir); err == nil && !until.IsZero() {
+		if err := auth.Finish(dir); err != nil {
+			return err
+		}
+	}
+	return renewCA(w, dir, caFiles)
+}
+
 func showCA(w io.Writer, dir string) error {
 	for _, name := range certFiles {
 		c, err := readCert(filepath.Join(dir, name))
@@ -89,6 +138,15 @@ func showCA(w io.Writer, dir string) error {
 		}
 		fmt.Fprintf(w, "%-16s %s, until %s, serial %x\n", name, c.Subject.CommonName, c.NotAfter.UTC().Format(time.DateOnly), c.SerialNumber)
 	}
+	until, err := auth.Overlap(dir)
+	if err != nil || until.IsZero() {
+		return err
+	}
+	old, err := readCert(filepath.Join(dir, "old", "ca.pem"))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "old pin      %s, counts until %s\n", auth.PinOf(old), until.UTC().Format(time.RFC3339))
 	return nil
 }
 

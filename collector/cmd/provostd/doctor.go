@@ -17,8 +17,8 @@ import (
 func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 	return doctor.Check(ctx, doctor.Site{
 		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.ownWarnings, Database: s.store.Err,
-		Logs: func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
-		TLS:  s.ca.TLSConfig(), Now: time.Now(),
+		Logs:         func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
+		Certificates: s.ca.Certificates(), Now: time.Now(),
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
 		Listeners: []doctor.Listener{{Name: "agents and operators", Addr: s.tls.Addr()}, {Name: "boot scripts", Addr: s.plain.Addr()},
 			{Name: "socket", Addr: s.socket.Addr()}},

@@ -83,7 +83,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.logs, err = store.OpenLogs(filepath.Join(data, "logs")); err != nil {
 		return err
 	}
-	if s.ca, err = auth.OpenCA(filepath.Join(data, "ca")); err != nil {
+	if s.ca, err = auth.OpenCA(filepath.Join(data, "ca"), s.set.hosts()...); err != nil {
 		return err
 	}
 	joinKey, err := s.openJoinKey()
@@ -110,7 +110,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	tlsPort := port(s.tls)
 	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Unknown: s.set.Unknown, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
-		Pin: s.ca.Pin(), URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log,
+		Pin: s.ca.Pin, URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log,
 		Evidence: s.set.Evidence.registry()})
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.read, err = openLogs(ctx, &s.set.Evidence, s.reg, s.log); err != nil {
 		return err
 	}
-	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM(), Version: versionText(), Warnings: s.currentWarnings, Blind: s.read.blind, Doctor: s.doctor, Reach: s.reach,
+	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM, Version: versionText(), Warnings: s.currentWarnings, Blind: s.read.blind, Doctor: s.doctor, Reach: s.reach,
 		Ready: s.store.Err, Log: s.log, Admin: api.Admin{Reload: s.site.reload, Backup: s.backup, Metrics: s.writeMetrics, ConfigDir: s.set.Dirs.Config,
 			Problems: s.site.problems}})
 	if err != nil {
@@ -156,6 +156,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.reg.Run(background) })
 	wg.Go(func() { s.reg.RunRetention(background) })
+	wg.Go(func() { s.refreshCA(background) })
 	wg.Go(func() { s.read.run(background) })
 	wg.Go(func() { runChecklist(background, filepath.Join(s.set.Dirs.Data, "checklist.log"), s.reg, s.log) })
 	wg.Go(func() { deadline.Run(background, s.reg, s.log) })

@@ -49,7 +49,7 @@ func (a *API) heartbeat(c *call) error {
 	if err := c.decode(&h, false); err != nil {
 		return err
 	}
-	answer, err := a.cfg.Registry.Heartbeat(c.r.Context(), c.who.install, remoteAddress(c.r), &h)
+	answer, err := a.cfg.Registry.Heartbeat(c.ctx(), c.who.install, remoteAddress(c.r), &h)
 	if err != nil {
 		return err
 	}

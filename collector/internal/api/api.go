@@ -32,7 +32,7 @@ type Profiles interface {
 type Config struct {
 	Registry *registry.Registry
 	Profiles Profiles
-	CA       []byte // PEM
+	CA       func() []byte // PEM
 	Version  string
 	Warnings func() []string                                // of the frontend itself, for every list of nodes; may be nil
 	Blind    func() []string                                // the logs that cannot be read now, for every list of nodes; may be nil

@@ -20,7 +20,7 @@ import (
 func newSite(t *testing.T) (*registrytest.Site, *api.API, *httptest.Server) {
 	t.Helper()
 	site := registrytest.New(t)
-	a, err := api.New(api.Config{Registry: site.Registry, Profiles: site.Profiles, CA: site.CA.PEM(), Version: "test", Ready: site.Store.Err})
+	a, err := api.New(api.Config{Registry: site.Registry, Profiles: site.Profiles, CA: site.CA.PEM, Version: "test", Ready: site.Store.Err})
 	if err != nil {
 		t.Fatal(err)
 	}

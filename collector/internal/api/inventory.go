@@ -14,7 +14,11 @@ const maxInventory = 32 << 20
 
 // by is whose call it is, for the history.
 func (c *call) by() registry.Caller {
-	return registry.Caller{Actor: c.who.actor, Client: proto.Clip(c.r.UserAgent(), 64), Addr: c.addr()}
+	caller := registry.Caller{Actor: c.who.actor, Client: proto.Clip(c.r.UserAgent(), 64), Addr: c.addr()}
+	if c.r.TLS != nil {
+		caller.Asked = c.r.TLS.ServerName
+	}
+	return caller
 }
 
 func (a *API) renameNode(c *call) error {

@@ -55,8 +55,9 @@ func (a *API) version(c *call) error {
 func (a *API) ca(c *call) error {
 	h := c.w.Header()
 	h.Set("Content-Type", "application/x-pem-file")
-	h.Set("Content-Length", strconv.Itoa(len(a.cfg.CA)))
-	c.w.Write(a.cfg.CA)
+	pem := a.cfg.CA()
+	h.Set("Content-Length", strconv.Itoa(len(pem)))
+	c.w.Write(pem)
 	return nil
 }
 

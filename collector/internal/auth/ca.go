@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"provost/proto"
@@ -46,9 +47,17 @@ const (
 	backdate    = 24 * time.Hour // for clocks that are a little behind
 )
 
-// CA is the collector's own certificate authority with the two keys that it certifies. It does not change after
-// OpenCA, and may be used by any number of goroutines.
+// CA is the collector's own certificate authority with the two keys that it certifies; while a new one takes its place,
+// both. It may be used by any number of goroutines.
 type CA struct {
+	dir   string
+	hosts []string
+	// The present issuer, and behind it the one before until its time is over.
+	issuers atomic.Pointer[[]*issuer]
+}
+
+// issuer is one CA with what it certified.
+type issuer struct {
 	cert   *x509.Certificate
 	key    crypto.Signer
 	server leaf
@@ -62,18 +71,49 @@ type leaf struct {
 
 // OpenCA loads the CA in dir, or makes it where there is none: ca.pem and ca-key.pem (ECDSA P-256, which browsers know),
 // server.pem (ECDSA P-256) and plan-signer.pem (Ed25519). The certificates of the last two are made anew when they are
-// missing or end within 30 days.
+// missing or end within 30 days, the server's also when it lacks one of the hosts: further names and addresses by which
+// browsers may reach the collector. Clients that pin the CA look at none of these.
 //
 // Only one of ca.pem and ca-key.pem, a key of another certificate, or a key that others may read is an error, and
 // nothing is written then: nodes trust this one CA, and another one in its place would lock them out. Each file is
 // written whole or not at all, whenever the machine dies. Two processes must not open the same new directory at once.
-func OpenCA(dir string) (*CA, error) {
+func OpenCA(dir string, hosts ...string) (*CA, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the CA: %w", err)
 	}
+	ca := &CA{dir: dir, hosts: hosts}
+	return ca, ca.open(true)
+}
+
+// Refresh looks at the files again: what was rotated or issued since counts from now on, certificates that end soon are
+// made anew, and an overlap that is over ends. After an error everything is as it was.
+func (ca *CA) Refresh() error { return ca.open(false) }
+
+func (ca *CA) open(make bool) error {
 	now := time.Now()
+	old, err := openOld(ca.dir, now)
+	if err != nil {
+		return err
+	}
+	present, err := openIssuer(ca.dir, now, make, ca.hosts)
+	if err != nil {
+		return err
+	}
+	all := []*issuer{present}
+	if old {
+		before, err := openIssuer(filepath.Join(ca.dir, oldDir), now, false, ca.hosts)
+		if err != nil {
+			return err
+		}
+		all = append(all, before)
+	}
+	ca.issuers.Store(&all)
+	return nil
+}
+
+func openIssuer(dir string, now time.Time, make bool, hosts []string) (*issuer, error) {
 	ca, err := loadCA(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if make && errors.Is(err, fs.ErrNotExist) {
 		ca, err = makeCA(dir, now)
 	}
 	if err != nil {
@@ -83,12 +123,20 @@ func OpenCA(dir string) (*CA, error) {
 		return nil, fmt.Errorf("the CA in %s ended on %s: move the directory away; nodes that are being installed have to be ordered again",
 			dir, ca.cert.NotAfter.Format(time.DateOnly))
 	}
-	ca.server, err = ca.openLeaf(dir, serverFile, now, serverLife, newP256, x509.Certificate{
+	template := x509.Certificate{
 		Subject:     pkix.Name{CommonName: proto.ServerName},
 		DNSNames:    []string{proto.ServerName, "localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, h)
+		}
+	}
+	ca.server, err = ca.openLeaf(dir, serverFile, now, serverLife, newP256, template)
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +149,8 @@ func OpenCA(dir string) (*CA, error) {
 	return ca, nil
 }
 
-// Pin is what provost.ca= on a kernel command line holds: "sha256:" and the SHA-256 of the CA's DER in hex.
-func (ca *CA) Pin() string { return PinOf(ca.cert) }
+// Pin is what provost.ca= on a kernel command line holds: "sha256:" and the SHA-256 of the present CA's DER in hex.
+func (ca *CA) Pin() string { return PinOf((*ca.issuers.Load())[0].cert) }
 
 // PinOf is the pin of a CA's certificate.
 func PinOf(cert *x509.Certificate) string {
@@ -110,9 +158,35 @@ func PinOf(cert *x509.Certificate) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// PEM is the CA's certificate.
+// PEM is the CA's certificate; during an overlap the old one's too, behind it.
 func (ca *CA) PEM() []byte {
+	var b []byte
+	for _, i := range *ca.issuers.Load() {
+		b = append(b, i.pem()...)
+	}
+	return b
+}
+
+func (ca *issuer) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
+}
+
+// Certificates are those of the present server and CA, for people.
+func (ca *CA) Certificates() []*x509.Certificate {
+	i := (*ca.issuers.Load())[0]
+	return []*x509.Certificate{i.server.cert, i.cert}
+}
+
+// asked gives the issuer whose PinName a client asked for. One that asks for none trusts what it was given some time ago:
+// during an overlap that is the old one, or both.
+func (ca *CA) asked(name string) *issuer {
+	all := *ca.issuers.Load()
+	for _, i := range all {
+		if proto.PinName(sha256.Sum256(i.cert.Raw)) == name {
+			return i
+		}
+	}
+	return all[len(all)-1]
 }
 
 // TLSConfig is for the collector's listener: TLS 1.3 only. The chain that it sends includes the CA's certificate, so
@@ -120,11 +194,14 @@ func (ca *CA) PEM() []byte {
 func (ca *CA) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		Certificates: []tls.Certificate{{
-			Certificate: [][]byte{ca.server.cert.Raw, ca.cert.Raw},
-			PrivateKey:  ca.server.key,
-			Leaf:        ca.server.cert,
-		}},
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			i := ca.asked(h.ServerName)
+			return &tls.Certificate{
+				Certificate: [][]byte{i.server.cert.Raw, i.cert.Raw},
+				PrivateKey:  i.server.key,
+				Leaf:        i.server.cert,
+			}, nil
+		},
 	}
 }
 
@@ -137,15 +214,29 @@ func (ca *CA) SignPlan(p *proto.Plan) (*proto.SignedPlan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the plan of %s: %w", p.Node, err)
 	}
+	return (*ca.issuers.Load())[0].sign(payload)
+}
+
+// SignAs gives a plan that SignPlan made, signed for a client that asked for a name in its handshake: the same bytes under
+// the CA that the client trusts.
+func (ca *CA) SignAs(name string, sp *proto.SignedPlan) (*proto.SignedPlan, error) {
+	i := ca.asked(name)
+	if cert, err := x509.ParseCertificate(sp.Cert); err == nil && cert.CheckSignatureFrom(i.cert) == nil {
+		return sp, nil
+	}
+	return i.sign(sp.Payload)
+}
+
+func (ca *issuer) sign(payload []byte) (*proto.SignedPlan, error) {
 	sig, err := ca.signer.key.Sign(rand.Reader, slices.Concat([]byte(proto.PlanContext), payload), crypto.Hash(0))
 	if err != nil {
-		return nil, fmt.Errorf("signing the plan of %s: %w", p.Node, err)
+		return nil, fmt.Errorf("signing a plan: %w", err)
 	}
 	return &proto.SignedPlan{Payload: payload, Signature: sig, Cert: slices.Clone(ca.signer.cert.Raw)}, nil
 }
 
 // loadCA gives an error that is fs.ErrNotExist when there is neither certificate nor key.
-func loadCA(dir string) (*CA, error) {
+func loadCA(dir string) (*issuer, error) {
 	certPath, keyPath := filepath.Join(dir, caFile), filepath.Join(dir, caKeyFile)
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := readSecret(keyPath)
@@ -168,11 +259,11 @@ func loadCA(dir string) (*CA, error) {
 	if !l.cert.IsCA {
 		return nil, fmt.Errorf("%s is no CA's certificate: bring it back from a backup", certPath)
 	}
-	return &CA{cert: l.cert, key: l.key}, nil
+	return &issuer{cert: l.cert, key: l.key}, nil
 }
 
 // makeCA writes the key before the certificate: while there is no certificate nobody can have pinned it.
-func makeCA(dir string, now time.Time) (*CA, error) {
+func makeCA(dir string, now time.Time) (*issuer, error) {
 	for _, name := range []string{serverFile, signerFile} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s has %s, but neither %s nor %s: bring them back from a backup", dir, name, caFile, caKeyFile)
@@ -202,19 +293,34 @@ func makeCA(dir string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the key of the CA: %w", err)
 	}
-	ca := &CA{cert: cert, key: key}
+	ca := &issuer{cert: cert, key: key}
 	if err := writeFile(dir, caKeyFile, keyPEM, 0o600); err != nil {
 		return nil, err
 	}
-	if err := writeFile(dir, caFile, ca.PEM(), 0o644); err != nil {
+	if err := writeFile(dir, caFile, ca.pem(), 0o644); err != nil {
 		return nil, err
 	}
 	return ca, nil
 }
 
-// openLeaf loads the certificate and key in dir/name; where they are missing, end soon, or come from another CA, it makes
-// them after the template.
-func (ca *CA) openLeaf(dir, name string, now time.Time, life time.Duration, newKey func() (crypto.Signer, error), template x509.Certificate) (leaf, error) {
+// covers reports whether a certificate has every name and address of a template.
+func covers(cert, template *x509.Certificate) bool {
+	for _, name := range template.DNSNames {
+		if !slices.Contains(cert.DNSNames, name) {
+			return false
+		}
+	}
+	for _, ip := range template.IPAddresses {
+		if !slices.ContainsFunc(cert.IPAddresses, ip.Equal) {
+			return false
+		}
+	}
+	return true
+}
+
+// openLeaf loads the certificate and key in dir/name; where they are missing, end soon, lack a name, or come from another
+// CA, it makes them after the template.
+func (ca *issuer) openLeaf(dir, name string, now time.Time, life time.Duration, newKey func() (crypto.Signer, error), template x509.Certificate) (leaf, error) {
 	path := filepath.Join(dir, name)
 	b, err := readSecret(path)
 	switch {
@@ -223,7 +329,7 @@ func (ca *CA) openLeaf(dir, name string, now time.Time, life time.Duration, newK
 		if err != nil {
 			return leaf{}, fmt.Errorf("reading %s: %w: remove it, and the next start makes a new one", path, err)
 		}
-		if l.cert.CheckSignatureFrom(ca.cert) == nil && now.After(l.cert.NotBefore) && l.cert.NotAfter.Sub(now) > renewBefore {
+		if l.cert.CheckSignatureFrom(ca.cert) == nil && now.After(l.cert.NotBefore) && l.cert.NotAfter.Sub(now) > renewBefore && covers(l.cert, &template) {
 			return l, nil
 		}
 	case !errors.Is(err, fs.ErrNotExist):

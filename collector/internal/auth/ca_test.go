@@ -112,10 +112,10 @@ func TestTLSConfig(t *testing.T) {
 		reached++
 		io.WriteString(w, "hello")
 	}))
-	srv.TLS = ca.TLSConfig()
-	srv.Config.ErrorLog = nil
-	srv.StartTLS()
+	srv.Listener = tls.NewListener(srv.Listener, ca.TLSConfig()) // httptest would add a certificate of its own
+	srv.Start()
 	defer srv.Close()
+	url := "https://" + srv.Listener.Addr().String()
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca.PEM()) {
 		t.Fatal("PEM() has no certificate")
@@ -138,7 +138,7 @@ func TestTLSConfig(t *testing.T) {
 			reached = 0
 			client := http.Client{Transport: &http.Transport{TLSClientConfig: c.config}, Timeout: 10 * time.Second}
 			defer client.CloseIdleConnections()
-			resp, err := client.Get(srv.URL)
+			resp, err := client.Get(url)
 			if err == nil {
 				resp.Body.Close()
 			}
@@ -202,7 +202,7 @@ func TestSignPlan(t *testing.T) {
 	}
 	// the server's certificate comes from the same CA, and must not count as a signer's
 	bad := *sp
-	bad.Cert = ca.TLSConfig().Certificates[0].Certificate[0]
+	bad.Cert = serverCert(t, ca).Raw
 	if verify(ca.PEM(), &bad) == nil {
 		t.Error("the server's certificate verifies the plan")
 	}
@@ -304,7 +304,11 @@ func TestInterruptedFirstStart(t *testing.T) {
 
 func serverCert(t *testing.T, ca *auth.CA) *x509.Certificate {
 	t.Helper()
-	return ca.TLSConfig().Certificates[0].Leaf
+	c, err := ca.TLSConfig().GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Leaf
 }
 
 func TestRenewal(t *testing.T) {

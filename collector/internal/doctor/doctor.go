@@ -6,7 +6,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ type Site struct {
 	Warnings              func() []string // that every status shows
 	Database              func() error    // why it takes nothing
 	Logs                  func() (used, quota int64)
-	TLS                   *tls.Config
+	Certificates          []*x509.Certificate // of the server and the CA
 	Listeners             []Listener
 	Now                   time.Time
 	Evidence              []Log
@@ -159,32 +158,22 @@ func (c *checks) logs(s Site) {
 }
 
 func (c *checks) certificates(s Site) {
-	if s.TLS == nil {
-		return
-	}
-	for _, chain := range s.TLS.Certificates {
-		for _, raw := range chain.Certificate {
-			cert, err := x509.ParseCertificate(raw)
-			if err != nil {
-				c.add(proto.CheckBad, "certificate", "bring back the directory ca of a backup", "%v", err)
-				continue
-			}
-			name, fix := "certificate", "systemctl restart provostd renews it"
-			if cert.IsCA {
-				name, fix = "certificate of the CA", "every boot script and token of agents names it: plan a day for a new one"
-			}
-			left := cert.NotAfter.Sub(s.Now)
-			detail := fmt.Sprintf("good until %s, in %d days", cert.NotAfter.Format(time.DateOnly), int(left/(24*time.Hour)))
-			switch {
-			case left <= 0:
-				c.add(proto.CheckBad, name, fix, "it ended on %s", cert.NotAfter.Format(time.DateOnly))
-			case s.Now.Before(cert.NotBefore):
-				c.add(proto.CheckBad, name, "set the clock of the frontend: timedatectl", "it begins on %s, and today is %s", cert.NotBefore.Format(time.DateOnly), s.Now.Format(time.DateOnly))
-			case left < soonOver:
-				c.add(proto.CheckWarn, name, fix, "%s", detail)
-			default:
-				c.good(name, "%s", detail)
-			}
+	for _, cert := range s.Certificates {
+		name, fix := "certificate", "systemctl restart provostd renews it"
+		if cert.IsCA {
+			name, fix = "certificate of the CA", "provostd ca rotate makes a new one; the old one counts for 30 days more"
+		}
+		left := cert.NotAfter.Sub(s.Now)
+		detail := fmt.Sprintf("good until %s, in %d days", cert.NotAfter.Format(time.DateOnly), int(left/(24*time.Hour)))
+		switch {
+		case left <= 0:
+			c.add(proto.CheckBad, name, fix, "it ended on %s", cert.NotAfter.Format(time.DateOnly))
+		case s.Now.Before(cert.NotBefore):
+			c.add(proto.CheckBad, name, "set the clock of the frontend: timedatectl", "it begins on %s, and today is %s", cert.NotBefore.Format(time.DateOnly), s.Now.Format(time.DateOnly))
+		case left < soonOver:
+			c.add(proto.CheckWarn, name, fix, "%s", detail)
+		default:
+			c.good(name, "%s", detail)
 		}
 	}
 }

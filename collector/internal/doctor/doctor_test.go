@@ -70,7 +70,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	site := doctor.Site{Data: dir, Images: dir, Overlay: filepath.Join(dir, "overlay.img"), TLS: ca.TLSConfig(), Now: time.Now(),
+	site := doctor.Site{Data: dir, Images: dir, Overlay: filepath.Join(dir, "overlay.img"), Certificates: ca.Certificates(), Now: time.Now(),
 		Database: func() error { return nil }, Warnings: func() []string { return nil }, Logs: func() (int64, int64) { return 5, 10 },
 		Listeners: []doctor.Listener{{"agents", l.Addr()}, {"boot", gone.Addr()}, {"socket", s.Addr()}},
 		Profiles: profiles{

@@ -42,7 +42,7 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 	if err != nil {
 		return nil, err
 	}
-	files, err := in.recipe.Answer.Render(answerData(spec, id, q.Images(), r.opt.URLs, r.opt.Pin))
+	files, err := in.recipe.Answer.Render(answerData(spec, id, q.Images(), r.opt.URLs, r.opt.Pin()))
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
 			"answer file of %s: %v", spec.Name, err)
@@ -130,7 +130,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 	if recipe.Answer == nil {
 		return out, nil
 	}
-	files, err := recipe.Answer.RenderMasked(answerData(spec, id, q.Images(), urls, r.opt.Pin))
+	files, err := recipe.Answer.RenderMasked(answerData(spec, id, q.Images(), urls, r.opt.Pin()))
 	if err != nil {
 		return nil, bad(fmt.Errorf("answer file of %s: %w", name, err))
 	}

@@ -133,7 +133,7 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
 		}
 		d.Kernel, d.Initrds = in.recipe.Kernel, in.recipe.Initrds
-		d.Pin, d.URLs = r.opt.Pin, r.opt.URLs
+		d.Pin, d.URLs = r.opt.Pin(), r.opt.URLs
 	case proto.BootBlock:
 		d.Reason, d.Hint = blockText(n.Spec.Name, in.look())
 	}

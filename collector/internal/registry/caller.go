@@ -12,6 +12,7 @@ type Caller struct {
 	Actor  string
 	Client string     // the program, as it calls itself
 	Addr   netip.Addr // where the request came from; not valid over the unix socket
+	Asked  string     // the name that its TLS handshake asked for
 }
 
 type callerKey struct{}

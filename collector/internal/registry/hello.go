@@ -145,7 +145,7 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 		return nil, err
 	}
 	if !superseded {
-		a.Plan, err = r.signedPlan(a.Install)
+		a.Plan, err = r.planFor(ctx, a.Install)
 	}
 	if err == nil && rebooted && !superseded && h.Env == proto.EnvInstaller {
 		a.Progress, err = r.progress(a.Install, a.Attempt, h.Clock.Boot)

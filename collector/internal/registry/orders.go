@@ -251,7 +251,7 @@ func (r *Registry) Heartbeat(ctx context.Context, id, from string, h *proto.Hear
 	}
 	for _, o := range in.rec.Load().Orders {
 		if o.WithPlan {
-			plan, err := r.signedPlan(id)
+			plan, err := r.planFor(ctx, id)
 			if err != nil {
 				return nil, err
 			}

@@ -31,6 +31,8 @@ type Prepared struct {
 // Signer signs plans.
 type Signer interface {
 	SignPlan(*proto.Plan) (*proto.SignedPlan, error)
+	// SignAs gives a plan that SignPlan made for a client that asked for a name in its handshake: see proto.PinName.
+	SignAs(name string, p *proto.SignedPlan) (*proto.SignedPlan, error)
 }
 
 // Options are what a Registry works with. Now and Log may be left out.
@@ -39,10 +41,10 @@ type Options struct {
 	Logs     *store.Logs
 	Profiles Profiles
 	Signer   Signer
-	JoinKey  string   // of the site; empty is none
-	Pin      string   // of the CA, for boot scripts
-	URLs     []string // of the collector for agents, in order; empty: the host that a node reached
-	Version  string   // of the collector, for the history
+	JoinKey  string        // of the site; empty is none
+	Pin      func() string // of the CA, for boot scripts
+	URLs     []string      // of the collector for agents, in order; empty: the host that a node reached
+	Version  string        // of the collector, for the history
 	// AnyAddress lets nodes in from wherever they come. Otherwise one whose address is known must say hello from there.
 	AnyAddress bool
 	Unknown    string // what becomes of machines that nobody has added: UnknownIgnore, UnknownDiscover, or a profile

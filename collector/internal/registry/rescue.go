@@ -31,7 +31,7 @@ func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request)
 		return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes", "%v", err)
 	}
 	d.Action, d.Kernel, d.Initrds, d.Args = proto.BootRescue, recipe.Kernel, recipe.Initrds, attended(args)
-	d.Pin, d.URLs = r.opt.Pin, r.opt.URLs
+	d.Pin, d.URLs = r.opt.Pin(), r.opt.URLs
 	return d, nil
 }
 

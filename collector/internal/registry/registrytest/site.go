@@ -81,7 +81,7 @@ func (s *Site) Open() {
 		s.T.Fatal(err)
 	}
 	s.Registry, err = registry.Open(context.Background(), registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: JoinKey,
-		Pin: s.CA.Pin(), Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress, Evidence: s.Evidence, Unknown: s.Unknown, MaxDiscovered: s.MaxDiscovered})
+		Pin: s.CA.Pin, Now: s.Clock.Now, Log: log, Retention: s.Retention, AnyAddress: s.AnyAddress, Evidence: s.Evidence, Unknown: s.Unknown, MaxDiscovered: s.MaxDiscovered})
 	if err != nil {
 		s.T.Fatal(err)
 	}
