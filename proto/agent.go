@@ -57,6 +57,7 @@ type Hardware struct {
 	CPUs     int      `json:"cpus,omitempty"`
 	MemoryMB int      `json:"memory_mb,omitempty"`
 	Disks    []string `json:"disks,omitempty"` // "vda 2147483648 QEMU"
+	NICs     []string `json:"nics,omitempty"`  // "eth0 52:54:00:12:34:56 up", the one that was booted from first
 }
 
 // HelloAnswer is the collector's answer to a Hello.

@@ -15,41 +15,111 @@ import (
 	"provost/proto"
 )
 
-// MACs lists the Ethernet addresses of the machine's own cards, those with a link first, then by name. Loopback and
-// virtual interfaces (bridges, bonds, VLANs) are left out, unless the machine has nothing else, as in a container.
-func (h Host) MACs() []string {
-	type card struct {
-		name, mac string
-		virtual   bool
-		down      bool
-	}
-	var cards []card
+// card is one network interface.
+type card struct {
+	name, mac string
+	guid      string // of an InfiniBand port, else ""
+	virtual   bool
+	down      bool
+}
+
+// Types of interfaces, net/if_arp.h.
+const (
+	arpEthernet   = "1"
+	arpInfiniband = "32"
+)
+
+// cards lists the machine's own cards: the one that it booted from first, then those with a link, Ethernet before
+// InfiniBand, by name. Loopback and virtual interfaces (bridges, bonds, VLANs) are left out, unless the machine has nothing
+// else, as in a container.
+func (h Host) cards() []card {
 	entries, err := os.ReadDir(h.path("/sys/class/net"))
 	if err != nil {
 		return nil
 	}
+	boot := bootMAC(h.text("/proc/cmdline"))
+	var cards []card
 	for _, e := range entries {
 		dir := "/sys/class/net/" + e.Name()
-		mac, err := proto.NormalMAC(h.text(dir + "/address"))
-		if err != nil || mac == "00:00:00:00:00:00" || h.text(dir+"/type") != "1" { // 1: ARPHRD_ETHER, net/if_arp.h
-			continue
+		c := card{name: e.Name(), down: h.text(dir+"/operstate") != "up"}
+		_, err := os.Stat(h.path(dir + "/device"))
+		c.virtual = err != nil
+		address := h.text(dir + "/address")
+		switch h.text(dir + "/type") {
+		case arpEthernet:
+			c.mac = address
+		case arpInfiniband:
+			c.guid, c.mac = infiniband(address)
 		}
-		_, err = os.Stat(h.path(dir + "/device"))
-		cards = append(cards, card{e.Name(), mac, err != nil, h.text(dir+"/operstate") != "up"})
+		if c.mac, err = proto.NormalMAC(c.mac); err == nil && c.mac != "00:00:00:00:00:00" {
+			cards = append(cards, c)
+		}
 	}
 	slices.SortFunc(cards, func(a, b card) int {
-		return cmp.Or(order(a.virtual, b.virtual), order(a.down, b.down), cmp.Compare(a.name, b.name))
+		return cmp.Or(order(a.mac != boot, b.mac != boot), order(a.virtual, b.virtual), order(a.guid != "", b.guid != ""), order(a.down, b.down), cmp.Compare(a.name, b.name))
 	})
+	if slices.ContainsFunc(cards, func(c card) bool { return !c.virtual }) {
+		cards = slices.DeleteFunc(cards, func(c card) bool { return c.virtual })
+	}
+	return cards[:min(len(cards), 64)] // as many as a hello takes
+}
+
+// MACs lists the hardware addresses of cards, each once. A port of InfiniBand stands there with the address that its
+// firmware shows to a boot server.
+func (h Host) MACs() []string {
 	var out []string
-	for _, c := range cards {
-		if c.virtual && !cards[0].virtual {
-			break
-		}
+	for _, c := range h.cards() {
 		if !slices.Contains(out, c.mac) {
 			out = append(out, c.mac)
 		}
 	}
-	return out[:min(len(out), 64)] // as many as a hello takes
+	return out
+}
+
+// bootMAC is the card that the boot loader names (BOOTIF=01-52-54-00-12-34-56, the 01 being Ethernet; SYSAPPEND of
+// pxelinux), "" if it does not.
+func bootMAC(cmdline string) string {
+	for _, w := range Words(cmdline) {
+		if v, ok := strings.CutPrefix(w, "BOOTIF="); ok {
+			if len(v) == len("01-52-54-00-12-34-56") {
+				v = v[3:]
+			}
+			if mac, err := proto.NormalMAC(v); err == nil {
+				return mac
+			}
+		}
+	}
+	return ""
+}
+
+// infiniband makes of a port's address (20 bytes, the last 8 its GUID; RFC 4391, 9.1.1) the GUID and what the firmware
+// of its card shows as a MAC address: the GUID without its two middle bytes.
+func infiniband(address string) (guid, mac string) {
+	b := strings.Split(address, ":")
+	if len(b) != 20 {
+		return "", ""
+	}
+	g := b[12:]
+	return strings.Join(g, ":"), strings.Join(append(slices.Clone(g[:3]), g[5:]...), ":")
+}
+
+// infinibandPrefix and a port's GUID are the DHCP client identifier (option 61) with which the firmware of Mellanox cards boots.
+const infinibandPrefix = "ff:00:00:00:00:00:02:00:00:02:c9:00:"
+
+// nics describes the cards as "NAME MAC up|down", a port of InfiniBand with "guid GUID client-id ID" behind that.
+func (h Host) nics() []string {
+	var out []string
+	for _, c := range h.cards() {
+		line := c.name + " " + c.mac + " up"
+		if c.down {
+			line = c.name + " " + c.mac + " down"
+		}
+		if c.guid != "" {
+			line += " guid " + c.guid + " client-id " + infinibandPrefix + c.guid
+		}
+		out = append(out, line)
+	}
+	return out
 }
 
 func order(a, b bool) int {
@@ -93,6 +163,7 @@ func (h Host) Hardware() proto.Hardware {
 		CPUs:     runtime.NumCPU(),
 		MemoryMB: h.MemoryMB(),
 		Disks:    h.disks(),
+		NICs:     h.nics(),
 	}
 }
 

@@ -118,7 +118,7 @@ func TestMachine(t *testing.T) {
 	if _, err := root(t, map[string]string{"/proc/sys/kernel/random/boot_id": "x"}).Boot(); err == nil {
 		t.Errorf("Boot() of a malformed id gave no error")
 	}
-	if got, want := h.MACs(), []string{"52:54:00:00:00:02", "52:54:00:00:00:01"}; !slices.Equal(got, want) {
+	if got, want := h.MACs(), []string{"52:54:00:00:00:02", "52:54:00:00:00:01", "00:02:c9:31:78:f1"}; !slices.Equal(got, want) {
 		t.Errorf("MACs() = %v, want %v: real ones, with a link first", got, want)
 	}
 	virtual := root(t, map[string]string{"/sys/class/net/veth0/address": "52:54:00:00:00:03\n", "/sys/class/net/veth0/type": "1\n"})
@@ -306,4 +306,43 @@ func FuzzSettings(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The card that the boot loader names comes first; a port of InfiniBand is known by what its firmware shows.
+func TestCards(t *testing.T) {
+	nic := func(name, typ, address, state string) map[string]string {
+		dir := "/sys/class/net/" + name + "/"
+		return map[string]string{dir + "type": typ + "\n", dir + "address": address + "\n", dir + "operstate": state + "\n", dir + "device/": ""}
+	}
+	const port = "a0:00:00:27:fe:80:00:00:00:00:00:00:7c:fe:90:03:00:29:26:52"
+	all := func(more ...map[string]string) map[string]string {
+		out := map[string]string{}
+		for _, m := range append(more, nic("eth0", "1", "52:54:00:00:00:01", "up"), nic("eth1", "1", "52:54:00:00:00:02", "down"), nic("ib0", "32", port, "up"), nic("ib1", "32", "a0:00", "up")) {
+			for k, v := range m {
+				out[k] = v
+			}
+		}
+		return out
+	}
+	h := root(t, all())
+	if got, want := h.MACs(), []string{"52:54:00:00:00:01", "52:54:00:00:00:02", "7c:fe:90:29:26:52"}; !slices.Equal(got, want) {
+		t.Errorf("MACs() = %q, want %q", got, want)
+	}
+	want := []string{"eth0 52:54:00:00:00:01 up", "eth1 52:54:00:00:00:02 down",
+		"ib0 7c:fe:90:29:26:52 up guid 7c:fe:90:03:00:29:26:52 client-id ff:00:00:00:00:00:02:00:00:02:c9:00:7c:fe:90:03:00:29:26:52"}
+	if got := h.Hardware().NICs; !slices.Equal(got, want) {
+		t.Errorf("NICs = %q, want %q", got, want)
+	}
+	for cmdline, first := range map[string]string{
+		"quiet BOOTIF=01-52-54-00-00-00-02": "52:54:00:00:00:02",
+		"BOOTIF=52:54:00:00:00:02":          "52:54:00:00:00:02",
+		"BOOTIF=01-7C-FE-90-29-26-52":       "7c:fe:90:29:26:52",
+		"BOOTIF=01-00-00-00-00-00-99":       "52:54:00:00:00:01",
+		"BOOTIF=":                           "52:54:00:00:00:01",
+		"BOOTIF=nonsense-nonsense-xx":       "52:54:00:00:00:01",
+	} {
+		if got := root(t, all(map[string]string{"/proc/cmdline": cmdline})).MACs(); len(got) != 3 || got[0] != first {
+			t.Errorf("MACs() with %q = %q, want %s first", cmdline, got, first)
+		}
+	}
 }
