@@ -49,6 +49,7 @@ type Collector struct {
 	fault    func(*http.Request) Fault
 	requests []string
 	ordinal  uint64
+	ahead    time.Duration // of its clock
 }
 
 type node struct {
@@ -78,13 +79,20 @@ type install struct {
 // New starts a fake collector on a free local port. It ends with the test.
 func New(t testing.TB) *Collector {
 	t.Helper()
+	c := NewHandler(t)
+	c.Start()
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// NewHandler makes a fake collector that listens nowhere: ServeHTTP is all of it, and so it may live in a bubble of synctest.
+func NewHandler(t testing.TB) *Collector {
+	t.Helper()
 	c := &Collector{
 		Authority: NewAuthority(t), JoinKey: proto.NewSecret(), t: t, addr: "127.0.0.1:0",
 		nodes: map[string]*node{}, installs: map[string]*install{}, tokens: map[string]string{}, files: map[string][]byte{},
 	}
 	c.cert = c.Authority.server
-	c.Start()
-	t.Cleanup(c.Stop)
 	return c
 }
 
@@ -99,7 +107,7 @@ func (c *Collector) Start() {
 		c.t.Errorf("starting the fake collector: %v", err)
 		return
 	}
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(c.serve), ErrorLog: log.New(io.Discard, "", 0)}}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0)}}
 	srv.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -198,7 +206,7 @@ func (c *Collector) InstallPlan(name string, scripts []Script, alter func(*proto
 
 // setPlan needs the lock.
 func (c *Collector) setPlan(in *install, revision int, scripts []Script, alter func(*proto.Plan)) {
-	now := time.Now().UTC()
+	now := c.now()
 	p := &proto.Plan{
 		Schema: proto.Schema, Node: in.node, Install: in.id, Revision: revision, Issued: now, Expires: now.Add(proto.PlanLife),
 		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(time.Minute), SealWait: proto.Duration(10 * time.Second),
@@ -214,6 +222,27 @@ func (c *Collector) setPlan(in *install, revision int, scripts []Script, alter f
 		alter(p)
 	}
 	in.plan = c.Authority.Sign(c.t, p)
+}
+
+// SetClock puts the collector's clock ahead of the machine's, or behind it.
+func (c *Collector) SetClock(ahead time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead = ahead
+}
+
+func (c *Collector) now() time.Time { return time.Now().UTC().Add(c.ahead) }
+
+// Forget loses the last n events of an install, as a collector that was put back to a backup. It wants them again.
+func (c *Collector) Forget(id string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := c.installs[id]
+	for ; n > 0 && len(in.events) > 0; n-- {
+		last := in.events[len(in.events)-1]
+		in.events = in.events[:len(in.events)-1]
+		in.next[last.Journal] = last.Seq
+	}
 }
 
 // End takes a node's order back: it is installed, or was given up.

@@ -4,6 +4,7 @@ package prototest
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,6 +28,8 @@ const (
 	FaultHTML               // 200 with a captive portal's page
 	FaultUntyped            // the right answer without Content-Type
 	FaultEndless            // 200 and a body that does not end until the reader hangs up
+	FaultEmpty              // 200 without a body
+	FaultRewind             // 200 that wants the first record again, as from a collector that was restored from a backup
 )
 
 // Fault is what happens to one request.
@@ -35,11 +38,12 @@ type Fault struct {
 	Status     int
 	Body       string
 	RetryAfter time.Duration // 0 is none
+	RetryText  string        // Retry-After as it is sent, instead
 	Delay      time.Duration
 }
 
 func (f Fault) String() string {
-	names := []string{"none", "reset", "hang", "lost", "half", "slow", "status", "redirect", "garbage", "html", "untyped", "endless"}
+	names := []string{"none", "reset", "hang", "lost", "half", "slow", "status", "redirect", "garbage", "html", "untyped", "endless", "empty", "rewind"}
 	if f.Kind == FaultStatus {
 		return strconv.Itoa(f.Status)
 	}
@@ -54,6 +58,7 @@ func (f Fault) apply(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	case FaultReset:
 		reset(w)
 	case FaultHang:
+		io.Copy(io.Discard, r.Body) // only then the server sees a peer that goes away
 		select {
 		case <-time.After(f.Delay):
 		case <-r.Context().Done():
@@ -79,7 +84,9 @@ func (f Fault) apply(w http.ResponseWriter, r *http.Request, next http.Handler) 
 			}
 		}
 	case FaultStatus:
-		if f.RetryAfter > 0 {
+		if f.RetryText != "" {
+			w.Header().Set("Retry-After", f.RetryText)
+		} else if f.RetryAfter > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter/time.Second)))
 		}
 		w.WriteHeader(f.Status)
@@ -87,6 +94,11 @@ func (f Fault) apply(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	case FaultRedirect:
 		w.Header().Set("Location", f.Body)
 		w.WriteHeader(http.StatusTemporaryRedirect)
+	case FaultEmpty:
+		w.WriteHeader(http.StatusOK)
+	case FaultRewind:
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"next":1,"boot_action":"install"}`)
 	case FaultGarbage:
 		w.Header().Set("Content-Type", "application/json")
 		w.Write([]byte("\x00\xff{\"next\":"))

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"provost/proto"
 )
@@ -19,7 +18,8 @@ import (
 // heartbeatS is the pace that the fake asks for: faster than a real collector's, since tests wait for it.
 const heartbeatS = 1
 
-func (c *Collector) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers a request, or does what the fault says.
+func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.requests = append(c.requests, r.Method+" "+r.URL.Path)
 	hook := c.fault
@@ -107,7 +107,7 @@ func (c *Collector) hello(r *http.Request) (any, error) {
 	in.hellos = append(in.hellos, h)
 	a := proto.HelloAnswer{
 		Schema: proto.Schema, Node: in.node, Install: in.id, Ordinal: in.ordinal, Attempt: 1, Plan: in.plan, BootAction: in.action,
-		Next: in.wants(h.Journal), Time: time.Now().UTC(), HeartbeatS: heartbeatS,
+		Next: in.wants(h.Journal), Time: c.now(), HeartbeatS: heartbeatS,
 	}
 	if h.Env == proto.EnvInstaller {
 		a.Progress = in.progress(h.Clock.Boot)

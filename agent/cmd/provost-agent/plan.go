@@ -22,8 +22,12 @@ import (
 // localPlan is the state file with the plan of --plan, for the phases and boots that come after.
 const localPlan = "plan.local.json"
 
-// planWait bounds the waiting for a plan and its scripts: an installer without them ends as failed(plan).
-const planWait = 10 * time.Minute
+// planWait bounds the waiting for a plan and its scripts, unless --plan-wait does: an installer without them ends as
+// failed(plan). maxPlanWait bounds that: an installer does not wait for ever.
+const (
+	planWait    = 10 * time.Minute
+	maxPlanWait = 24 * time.Hour
+)
 
 // sayEvery is the time between two lines about a wait.
 const sayEvery = 30 * time.Second

@@ -29,6 +29,7 @@ type runOptions struct {
 	steps.Options
 	phase, onFailure string
 	plan, scripts    string
+	planWait         time.Duration
 }
 
 func runCommand() command {
@@ -38,7 +39,7 @@ func runCommand() command {
 		help: `
 The plan is the one that "watch" fetched, or else this command asks the
 collector for it, or else it is the file of --plan. It waits for the collector's
-plan at most 10 minutes. Steps never wait for the network.
+plan at most as long as --plan-wait. Steps never wait for the network.
 
 The first step that fails ends the phase. Then the plan's on-failure says what
 happens: hold (wait for the orders retry, skip, release or abort), exit, poweroff,
@@ -60,6 +61,7 @@ Exit status: 0 all steps are done, 1 a step failed or there was no plan in time,
 			f.StringVar(&o.Root, "root", "", "`DIR` where the target is mounted; steps run in its chroot")
 			f.StringVar(&o.plan, "plan", "", "plan `FILE` (YAML) instead of the collector's plan")
 			f.StringVar(&o.scripts, "scripts", "", "`DIR` of the plan file's scripts (default: the plan file's own)")
+			f.DurationVar(&o.planWait, "plan-wait", planWait, "`TIME` to wait for the collector's plan, like 90s")
 			f.StringVar(&o.onFailure, "on-failure", "", "`WHAT` to do instead of the plan's: hold, exit, poweroff or disk")
 			f.StringVar(&o.Force, "force", "", "`STEP|all`: run it though it is done")
 			f.StringVar(&o.Step, "step", "", "run this `STEP` only")
@@ -80,6 +82,8 @@ func (o *runOptions) check(args []string) error {
 		return usage("run: unexpected argument %q", args[0])
 	case o.phase == "":
 		return usage("run: --phase is missing: pre, post, firstboot or boot")
+	case o.planWait <= 0 || o.planWait > maxPlanWait:
+		return usage("run: --plan-wait %s: use more than 0 and at most %s", o.planWait, maxPlanWait)
 	case o.scripts != "" && o.plan == "":
 		return usage("run: --scripts needs --plan")
 	}
@@ -127,7 +131,7 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	if o.plan != "" {
 		p, err = a.readPlanFile(o.plan, o.scripts)
 	} else {
-		p, err = a.wait(ctx, planWait)
+		p, err = a.wait(ctx, o.planWait)
 	}
 	var none *noPlan
 	if errors.As(err, &none) {
