@@ -57,7 +57,7 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	}
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
-		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.Sequence(f.Family), Kernel: f.Kernel, Initrds: f.Initrds,
+		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.SequenceOf(f), Kernel: f.Kernel, Initrds: f.Initrds,
 		LocalBoot: f.LocalBoot, Args: f.Args, Vars: vars, Answer: recipe, RescueKeys: rescue,
 	}}, nil
 }

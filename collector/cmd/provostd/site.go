@@ -89,7 +89,7 @@ func same(a *profile.Set, was *profile.Profile, b *profile.Set, is *profile.Prof
 	before, errA := a.Answer(was, nil)
 	after, errB := b.Answer(is, nil)
 	return errA == nil && errB == nil && reflect.DeepEqual(was, is) && reflect.DeepEqual(before, after) &&
-		reflect.DeepEqual(a.Sequence(was.Family), b.Sequence(is.Family))
+		reflect.DeepEqual(a.SequenceOf(was), b.SequenceOf(is))
 }
 
 // reloadOnHangup reloads at each SIGHUP until ctx ends, and logs what came of it.

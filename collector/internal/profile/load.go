@@ -103,6 +103,14 @@ func (s *Set) Sequence(family string) lifecycle.Sequence {
 	return s.sequences["generic"]
 }
 
+// SequenceOf gives a profile's sequence: its family's, or that of every diskless node.
+func (s *Set) SequenceOf(p *Profile) lifecycle.Sequence {
+	if p.Kind == KindDiskless {
+		return s.Sequence(KindDiskless)
+	}
+	return s.Sequence(p.Family)
+}
+
 // Scripts is where the steps of this set find their scripts.
 func (s *Set) Scripts() Scripts { return s.scripts }
 

@@ -110,6 +110,18 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, _ := set.Profile("small")
+	if got := set.SequenceOf(p).Family; got != "generic" {
+		t.Errorf("its sequence is %s, want generic", got)
+	}
+	for text, want := range map[string]int{"": 3, "attempts: 5\n": 5} {
+		ram, err := profile.Load(site(t, map[string]string{"profiles/ram.yaml": "kernel: images/vmlinuz\nkind: diskless\nfamily: redhat\n" + text}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, _ := ram.Profile("ram"); d.Attempts != want || ram.SequenceOf(d).Family != "diskless" {
+			t.Errorf("kind diskless, %q: attempts %d and sequence %s, want %d and diskless", text, d.Attempts, ram.SequenceOf(d).Family, want)
+		}
+	}
 	if p.Name != "small" || p.Kind != "disk" || p.Family != "generic" || p.Boot != "provost" || p.LocalBoot != "exit" || p.Attempts != 1 ||
 		p.OnFailure != "hold" || p.HoldLimit.D() != 24*time.Hour || p.Deadline.D() != 90*time.Minute || p.SealWait.D() != 15*time.Minute {
 		t.Errorf("defaults = %+v", p)

@@ -26,7 +26,7 @@ type Profile struct {
 	Args      string            `yaml:"args"`       // template; KernelArgs executes it
 	Answer    string            `yaml:"answer"`     // template of the answer file; empty: there is none
 	LocalBoot string            `yaml:"local-boot"` // LocalExit or LocalSanboot
-	Attempts  int               `yaml:"attempts"`   // boots of the installer in one install, from 1
+	Attempts  int               `yaml:"attempts"`   // boots of the installer in one install, from 1; of a diskless node those in a row that come to no end
 	OnFailure proto.OnFailure   `yaml:"on-failure"`
 	HoldLimit proto.Duration    `yaml:"hold-limit"`
 	Deadline  proto.Duration    `yaml:"deadline"`  // of the whole install
@@ -56,6 +56,10 @@ const (
 
 // DefaultDeadline is the time that a whole install may take where the profile says nothing.
 const DefaultDeadline = 90 * time.Minute
+
+// disklessAttempts is how often a diskless node may boot in a row, within an hour, without coming to the end of its steps,
+// where the profile says nothing. Nothing is wiped by that, and a power cut should not block a cluster.
+const disklessAttempts = 3
 
 // minLimit keeps a mistyped unit from ending every install at once.
 const minLimit = time.Minute
@@ -89,6 +93,9 @@ func readProfile(filePath, name string, b []byte) (*Profile, []error) {
 	p := defaults()
 	p.path = filePath
 	f.read(b, &p)
+	if p.Kind == KindDiskless && !f.has("attempts") {
+		p.Attempts = disklessAttempts
+	}
 	if len(f.problems) == 0 {
 		p.check(f, name)
 		p.answerLine = f.line("answer")

@@ -89,6 +89,19 @@ func (f *file) read(b []byte, out any) {
 	}
 }
 
+// has reports whether the document's mapping has a key.
+func (f *file) has(key string) bool {
+	if f.root == nil || f.root.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i < len(f.root.Content); i += 2 {
+		if f.root.Content[i].Value == key {
+			return true
+		}
+	}
+	return false
+}
+
 // walk looks at what the YAML library would let pass or would report without its line.
 func (f *file) walk(n *yaml.Node, t reflect.Type) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {

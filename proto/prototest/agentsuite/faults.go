@@ -27,6 +27,7 @@ type fault struct {
 	check   func(*trial)                       // at the end
 	late    bool                               // only after the plan is there
 	never   bool                               // also for ever, before the plan is there
+	sample  bool                               // that without SoakEnv, too
 }
 
 type answer = prototest.Fault
@@ -97,8 +98,8 @@ func once(method string, a answer) func(*trial, *http.Request) answer {
 // suite need not wait for it.
 var faults = []fault{
 	{name: "none", late: true},
-	{name: "connection refused", network: down, never: true},
-	{name: "accepts and is silent", network: silent, never: true},
+	{name: "connection refused", network: down, never: true, sample: true},
+	{name: "accepts and is silent", network: silent, never: true, sample: true},
 	{name: "never answers", answer: always(answer{Kind: prototest.FaultHang, Delay: 5 * time.Minute}), never: true},
 	{name: "reset", answer: always(answer{Kind: prototest.FaultReset}), never: true},
 	{name: "answer lost", answer: always(answer{Kind: prototest.FaultLost})},
@@ -114,11 +115,11 @@ var faults = []fault{
 	}, never: true},
 	{name: "garbage", answer: always(answer{Kind: prototest.FaultGarbage}), never: true},
 	{name: "a login page", answer: always(answer{Kind: prototest.FaultHTML}), never: true},
-	{name: "empty 200", answer: always(answer{Kind: prototest.FaultEmpty}), never: true},
+	{name: "empty 200", answer: always(answer{Kind: prototest.FaultEmpty}), never: true, sample: true},
 	{name: "no content type", answer: always(answer{Kind: prototest.FaultUntyped})},
 	{name: "wants an older record", answer: always(answer{Kind: prototest.FaultRewind}), never: true},
 	{name: "400", answer: refused(400, proto.CodeBadRequest), never: true},
-	{name: "401", answer: refused(401, proto.CodeBadCredentials), never: true},
+	{name: "401", answer: refused(401, proto.CodeBadCredentials), never: true, sample: true},
 	{name: "403", answer: refused(403, proto.CodeForbidden), never: true},
 	{name: "404", answer: always(answer{Kind: prototest.FaultStatus, Status: 404, Body: "not found"}), never: true},
 	{name: "409", answer: refused(409, proto.CodeConflict), never: true},
@@ -129,7 +130,7 @@ var faults = []fault{
 	{name: "503, minus one second", answer: wait(503, "-1"), never: true},
 	{name: "503, a billion seconds", answer: wait(503, "1000000000"), late: true, never: true},
 	{name: "503, a date in the past", answer: wait(503, "Sun, 06 Nov 1994 08:49:37 GMT"), never: true},
-	{name: "503, garbage", answer: wait(503, "soon"), never: true},
+	{name: "503, garbage", answer: wait(503, "soon"), never: true, sample: true},
 	{name: "one 503 to a log", answer: once("PUT", answer{Kind: prototest.FaultStatus, Status: 503}), late: true},
 	{name: "the collector's clock decades behind", prepare: func(s *trial) { s.c.SetClock(-40 * 365 * 24 * time.Hour) }},
 	{name: "the collector's clock decades ahead", prepare: func(s *trial) { s.c.SetClock(40 * 365 * 24 * time.Hour) }},
