@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("say what to do: serve, db, ca, token, dhcp-config, version")}
+			return usageError{errors.New("say what to do: serve, db, ca, token, dhcp-config, image, version")}
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	root.AddCommand(serveCommand(log), dbCommand(log), caCommand(), tokenCommand(log), dhcpConfigCommand(log), &cobra.Command{
+	root.AddCommand(serveCommand(log), dbCommand(log), caCommand(), tokenCommand(log), dhcpConfigCommand(log), imageCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "print the version",
 		Args:  noArgs,

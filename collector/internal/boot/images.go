@@ -53,13 +53,22 @@ func (s *server) serveFirmware(w *boundedWriter, r *http.Request) {
 	s.sendFile(w, r, f, info)
 }
 
+// contentTypes are those that some client looks at; iPXE, GRUB and the installers look at none.
+var contentTypes = map[string]string{
+	".efi": "application/efi", // firmware that boots by HTTP (UEFI 2.10, 24.7.2)
+	".txt": "text/plain; charset=utf-8", ".cfg": "text/plain; charset=utf-8", ".ipxe": "text/plain; charset=utf-8",
+	".xml": "application/xml", ".json": "application/json", ".iso": "application/vnd.efi.iso",
+	".rpm": "application/x-rpm", ".deb": "application/vnd.debian.binary-package",
+}
+
 func (s *server) sendFile(w *boundedWriter, r *http.Request, f *os.File, info fs.FileInfo) {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
-	if strings.HasSuffix(info.Name(), ".efi") {
-		h.Set("Content-Type", "application/efi")
+	if t, ok := contentTypes[path.Ext(info.Name())]; ok {
+		h.Set("Content-Type", t)
 	}
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("ETag", fmt.Sprintf(`"%x-%x"`, info.Size(), info.ModTime().UnixNano())) // for If-Range: a part of the old file is no use
 	http.ServeContent(w, r, "", info.ModTime(), f)
 }
 
@@ -91,7 +100,11 @@ func (s *server) openImage(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
+// openBelow has no hidden files: what is being imported has such a name until it is whole.
 func (s *server) openBelow(name string) (*os.File, error) {
+	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
+		return nil, fs.ErrNotExist
+	}
 	root, err := os.OpenRoot(s.opts.ImagesDir)
 	if err != nil {
 		return nil, err

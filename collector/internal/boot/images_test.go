@@ -34,6 +34,13 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tag := get(t, url+"/images/small.txt").Header.Get("ETag")
+	if err := os.MkdirAll(filepath.Join(images, ".import-x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(images, ".import-x/vmlinuz"), []byte("half"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	size := len(kernel)
 	for _, c := range []struct {
 		name, path string
@@ -55,6 +62,10 @@ func TestImages(t *testing.T) {
 		{"beyond", "/images/small.txt?t=tick", []string{"Range", "bytes=50-"}, 416, "", nil},
 		{"not modified", "/images/small.txt?t=tick", []string{"If-Modified-Since", info.ModTime().Add(time.Second).UTC().Format(http.TimeFormat)}, 304, "",
 			[]string{"tick images/small.txt true"}},
+		{"not modified, by its tag", "/images/small.txt?t=tick", []string{"If-None-Match", tag}, 304, "", []string{"tick images/small.txt true"}},
+		{"rest of the same", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", tag}, 206, "56789", nil},
+		{"rest of another", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", `"old"`}, 200, "0123456789", nil},
+		{"hidden", "/images/.import-x/vmlinuz", nil, 404, "there is no image vmlinuz\n", nil},
 		{"missing", "/images/nothing?t=tick", nil, 404, "there is no image nothing\n", nil},
 		{"directory", "/images/el9?t=tick", nil, 404, "there is no image el9\n", nil},
 		{"top", "/images/", nil, 404, "", nil},
