@@ -8,14 +8,14 @@ set -eu
 
 case ${1-test} in
 test)
-	# qemu-system-x86, ipxe-qemu   the machines and their PXE firmware
+	# qemu-system-x86, ipxe-qemu, ovmf   the machines and their firmware
 	# e2fsprogs, fdisk             mkfs.ext4 and sfdisk for the fast installer, debugfs
 	# extlinux, syslinux-common    boot loader and MBR of the installed disk
 	# mmdebstrap, busybox-static, cpio, kmod, zstd   building the fast installer
 	# gcc, libc6-dev               the race detector
 	# dash, shellcheck             the tests of postscripts and answer files
 	# openssh-client               the tests of the rescue shell
-	packages='qemu-system-x86 ipxe-qemu e2fsprogs fdisk extlinux syslinux-common
+	packages='qemu-system-x86 ipxe-qemu ovmf e2fsprogs fdisk extlinux syslinux-common
 		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client'
 	;;
 check) packages=shellcheck ;;

@@ -124,12 +124,28 @@ dirs: {data: %q, config: %q, images: %q}
 // AddNode makes a node with a blank disk known to the collector. MAC is the node's only
 // identity; ordinal, from 1 to 255, makes it.
 func (l *Lab) AddNode(ctx context.Context, name, profile string, ordinal byte) (*Node, error) {
-	n := &Node{Name: name, lab: l, mac: fmt.Sprintf("52:54:00:00:90:%02x", ordinal)}
-	if err := vm.NewDisk(n.Disk(), 1<<30); err != nil {
+	n, err := l.Stranger(name, ordinal)
+	if err != nil {
 		return nil, err
 	}
-	_, err := l.Provost(ctx, "node", "add", name, "--mac", n.mac, "--profile", profile)
+	_, err = l.Provost(ctx, "node", "add", name, "--mac", n.mac, "--profile", profile)
 	return n, err
+}
+
+// Stranger makes a machine with a blank disk that the collector knows nothing of.
+func (l *Lab) Stranger(name string, ordinal byte) (*Node, error) {
+	n := &Node{Name: name, lab: l, mac: fmt.Sprintf("52:54:00:00:90:%02x", ordinal)}
+	return n, vm.NewDisk(n.Disk(), 1<<30)
+}
+
+// Set adds a line to the collector's settings, for its next start.
+func (l *Lab) Set(line string) error {
+	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("changing the settings: %w", err)
+	}
+	_, err = fmt.Fprintln(f, line)
+	return errors.Join(err, f.Close())
 }
 
 func (l *Lab) path(elem ...string) string { return filepath.Join(append([]string{l.Dir}, elem...)...) }

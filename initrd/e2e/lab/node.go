@@ -15,6 +15,7 @@ import (
 // Node is one machine of the site: known to the collector, with a disk that outlives its boots.
 type Node struct {
 	Name string
+	UEFI bool // of the next PowerOn
 	lab  *Lab
 	mac  string
 }
@@ -22,11 +23,14 @@ type Node struct {
 // Disk is the node's raw disk file.
 func (n *Node) Disk() string { return n.lab.path(n.Name + ".disk") }
 
+// MAC is the node's address.
+func (n *Node) MAC() string { return n.mac }
+
 // PowerOn starts the machine, which boots by PXE first and from its disk second. Its console
 // goes to Dir/NAME.console, one boot after the other. It is killed when ctx ends.
 func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 	return vm.Start(ctx, vm.Config{
-		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir,
+		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, UEFI: n.UEFI,
 		BootURL: fmt.Sprintf("http://%s:%d/boot/%s", Host, n.lab.boot, n.mac),
 	})
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Memory  string // QEMU's -m; empty means 1G
 	Dir     string // existing directory for the console file
 
+	UEFI bool // OVMF instead of SeaBIOS, with new variables at each start
+
 	Kernel, Initrd, Append string // boots these files at once instead of any firmware's choice
 
 	WriteLog string      // file for a log of everything that is written to the disk, see ReadWriteLog; it is made anew
@@ -62,6 +64,13 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 		if err := NewDisk(c.WriteLog, writeLogSize); err != nil {
 			os.RemoveAll(tmp)
 			return nil, err
+		}
+	}
+	if c.UEFI {
+		// 4 MiB of each: they are copied, since the firmware writes there
+		if err := copyFile(ovmfVars, filepath.Join(tmp, "vars")); err != nil {
+			os.RemoveAll(tmp)
+			return nil, fmt.Errorf("making the firmware's variables: %w", err)
 		}
 	}
 	con, err := openConsole(filepath.Join(c.Dir, c.Name+".console"))
@@ -100,6 +109,20 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	return v, nil
 }
 
+// OVMF as Debian's package ovmf has it.
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+)
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o600)
+}
+
 func arguments(c Config, monitor string) []string {
 	memory := c.Memory
 	if memory == "" {
@@ -123,8 +146,12 @@ func arguments(c Config, monitor string) []string {
 			",log.driver=file,log.filename=" + c.WriteLog + ",log.cache.no-flush=on"}
 	}
 	boot := []string{}
+	if c.UEFI {
+		boot = []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + ovmfCode,
+			"-drive", "if=pflash,format=raw,file=" + filepath.Join(filepath.Dir(monitor), "vars")}
+	}
 	if c.Kernel != "" {
-		boot = []string{"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", c.Append}
+		boot = append(boot, "-kernel", c.Kernel, "-initrd", c.Initrd, "-append", c.Append)
 	}
 	return slices.Concat([]string{
 		"-name", c.Name, "-machine", "q35,smm=off,graphics=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"provost/proto"
+)
+
+// shortSequence has little time where a test waits for a deadline.
+const shortSequence = `family: generic
+stages:
+  - {name: ordered, within: 5m, sources: [operator]}
+  - {name: bootscript-sent, within: 5m, sources: [boot]}
+  - {name: kernel-sent, within: 25s, sources: [boot]}
+  - {name: agent-started, within: 5m, sources: [agent]}
+  - {name: post-started, within: 5m, sources: [agent]}
+  - {name: sealed, within: 10s, sources: [agent]}
+  - {name: disk-booted, within: 5m, sources: [agent]}
+  - {name: booted, sources: [agent]}
+`
+
+func shortSite(profile string) fstest.MapFS {
+	return fstest.MapFS{
+		"profiles/lab.yaml": {Mode: 0o644, Data: []byte("name: lab\nfamily: generic\nkernel: images/fast/vmlinuz\ninitrds: [images/fast/initrd.img, overlay]\n" +
+			profile)},
+		"sequences/generic.yaml": {Mode: 0o644, Data: []byte(shortSequence)},
+	}
+}
+
+// TestInstallerReboots: an installer that always reboots is let in as often as the profile says, and no more.
+func TestInstallerReboots(t *testing.T) {
+	ctx := within(t, 6*time.Minute)
+	l := site(t, ctx, args+`attempts: 2
+steps:
+  - {name: reset, phase: post}
+`, map[string]string{"reset": `echo 1 >/proc/sys/kernel/sysrq; sync; echo b >/proc/sysrq-trigger; sleep 60`})
+	m := order(t, ctx, l)
+	for attempt := 1; attempt <= 2; attempt++ {
+		m.powerOn()
+		m.down()
+		n, err := m.Now(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		is(t, "attempt", n.Attempt, attempt)
+		is(t, "boot action", n.BootAction, proto.BootInstall)
+	}
+	before := m.checksum()
+	m.powerOn()
+	n := m.awaitSummary(`failed\(loop=3\)`)
+	is(t, "kind", n.Cause.Kind, proto.CauseLoop)
+	is(t, "boot action", n.BootAction, proto.BootBlock)
+	m.console(`n1 is blocked and boots nothing`)
+	m.console(`provost install n1`)
+	m.Kill()
+	is(t, "checksum of the disk", m.checksum(), before)
+}
+
+// TestDiskNeverBoots: the installer was done, and the disk that it left does not boot.
+func TestDiskNeverBoots(t *testing.T) {
+	ctx := within(t, 6*time.Minute)
+	l := siteOf(t, ctx, shortSite(args+"steps: []\n"))
+	m := order(t, ctx, l)
+	m.powerOn()
+	m.down()
+	wipe, err := os.OpenFile(m.Disk(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wipe.Write(make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := wipe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.powerOn()
+	m.console(`n1 boots from disk`)
+	m.awaitSummary(`stalled\(disk-booted\)`)
+	n := m.awaitSummary(`failed\(stage-deadline\)`)
+	is(t, "name of the cause", n.Cause.Name, "disk-booted")
+	is(t, "boot action", n.BootAction, proto.BootDisk)
+	is(t, "attempt", n.Attempt, 1)
+}
+
+// TestKernelDies: a kernel that panics never becomes an agent. One that stays down is stalled at the stage that did not
+// come; one that reboots is a loop.
+func TestKernelDies(t *testing.T) {
+	panics := strings.Replace(args, "panic=5", "rdinit=/nothing panic=TIME", 1)
+	t.Run("and stays", func(t *testing.T) {
+		ctx := within(t, 4*time.Minute)
+		l := siteOf(t, ctx, shortSite(strings.Replace(panics, "TIME", "0", 1)+"steps: []\n"))
+		m := order(t, ctx, l)
+		m.powerOn()
+		m.console(`Kernel panic`)
+		m.awaitSummary(`stalled\(agent-started\)`)
+		n := m.awaitSummary(`failed\(stage-deadline\)`)
+		is(t, "name of the cause", n.Cause.Name, "agent-started")
+		is(t, "stage", n.Stage, "kernel-sent")
+	})
+	t.Run("and reboots", func(t *testing.T) {
+		ctx := within(t, 4*time.Minute)
+		l := site(t, ctx, strings.Replace(panics, "TIME", "1", 1)+"steps: []\n", nil)
+		m := order(t, ctx, l)
+		m.powerOn()
+		m.down()
+		m.powerOn()
+		n := m.awaitSummary(`failed\(loop=2\)`)
+		is(t, "boot action", n.BootAction, proto.BootBlock)
+		if !strings.Contains(n.Cause.Message, "asked for another boot script") {
+			t.Errorf("message = %q", n.Cause.Message)
+		}
+	})
+}
+
+// TestUnknownMachine: whatever the site does with machines that nobody has added, it installs none of them.
+func TestUnknownMachine(t *testing.T) {
+	for _, c := range []struct{ policy, console, status string }{
+		{"ignore", `is no node here, booting from disk`, ""},
+		{"discover", `provost node adopt 52:54:00:00:90:09 NAME`, "discovered"},
+		{"lab", `52-54-00-00-90-09 boots from disk`, "defined"},
+	} {
+		t.Run(c.policy, func(t *testing.T) {
+			ctx := within(t, 4*time.Minute)
+			l := site(t, ctx, args+"steps: []\n", nil)
+			l.KillCollector()
+			if err := l.Set("unknown-nodes: " + c.policy); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.StartCollector(ctx); err != nil {
+				t.Fatal(err)
+			}
+			n, err := l.Stranger("n9", 9)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := &machine{Node: n, t: t, ctx: ctx, lab: l}
+			before := m.checksum()
+			m.powerOn()
+			m.console(c.console)
+			m.Kill()
+			is(t, "checksum of the disk", m.checksum(), before)
+			nodes, err := l.Status(ctx, "52-54-00-00-90-09")
+			if c.status == "" {
+				if err == nil && len(nodes) > 0 {
+					t.Errorf("nodes = %+v, want none", nodes)
+				}
+				return
+			}
+			if err != nil || len(nodes) != 1 || string(nodes[0].Status) != c.status || nodes[0].Install != "" {
+				t.Fatalf("nodes = %+v, %v, want one that is %s", nodes, err, c.status)
+			}
+			if c.policy != "discover" {
+				return
+			}
+			m.provost("node", "adopt", n.MAC(), "n9", "--profile", "lab")
+			m.provost("install", "n9")
+			m.powerOn()
+			m.console(`installing n9, attempt 1`)
+			m.await("in its installer", func(n proto.Node) bool { return n.Status == proto.StatusInstalling })
+		})
+	}
+}
+
+// TestUEFI: the firmware's own boot loader ends, the kernel is an EFI program, and its initrds come by name.
+func TestUEFI(t *testing.T) {
+	ctx := within(t, 8*time.Minute)
+	l := site(t, ctx, args+"steps:\n  - {name: here, phase: post}\n  - {name: firstboot-unit, phase: post}\n",
+		map[string]string{"here": `[ -d /sys/firmware/efi ] && echo by UEFI`})
+	m := order(t, ctx, l)
+	m.UEFI = true
+	m.powerOn()
+	m.down()
+	n := m.await("to boot from disk", func(n proto.Node) bool { return n.BootAction == proto.BootDisk })
+	is(t, "attempt", n.Attempt, 1)
+	wantOrder(t, m.events(), "bootscript-sent", "kernel-sent", "initrd-sent", "agent-started", "post-done", "sealed")
+	m.UEFI = false // the fast installer's boot loader is for BIOS
+	m.powerOn()
+	m.awaitSummary("booted")
+}
+
+// TestSanboot: iPXE itself starts the disk.
+func TestSanboot(t *testing.T) {
+	ctx := within(t, 6*time.Minute)
+	l := site(t, ctx, args+"local-boot: sanboot\nsteps:\n  - {name: firstboot-unit, phase: post}\n", nil)
+	m := order(t, ctx, l)
+	m.powerOn()
+	m.down()
+	m.powerOn()
+	m.console(`n1 boots from disk`)
+	m.console(`Booting from SAN device 0x80`)
+	m.awaitSummary("booted")
+}
+
+// TestRescue: the installer's initrd is up, nothing was touched, and the install is as it was before.
+func TestRescue(t *testing.T) {
+	ctx := within(t, 4*time.Minute)
+	l := site(t, ctx, args+"steps: []\n", nil)
+	m := order(t, ctx, l)
+	m.provost("boot", "n1", "rescue", "--reason", "look at its disk", "--yes")
+	before := m.checksum()
+	m.powerOn()
+	m.console(`rescue of n1: nothing is installed`)
+	m.console(`this boot is for rescue: no step is run`)
+	m.Kill()
+	is(t, "checksum of the disk", m.checksum(), before)
+	n, err := m.Now(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is(t, "status", n.Status, proto.StatusOrdered)
+	is(t, "attempt", n.Attempt, 0)
+}
+
+// TestWithoutNames: no resolver, no hosts file, and nothing that answers: not in the installer, not on the first boot.
+func TestWithoutNames(t *testing.T) {
+	ctx := within(t, 6*time.Minute)
+	l := site(t, ctx, strings.Replace(args, "fast.root", "fast.noresolv fast.root", 1)+`steps:
+  - {name: cut, phase: pre}
+  - {name: cut-target, phase: post}
+  - {name: firstboot-unit, phase: post}
+  - {name: named, phase: firstboot}
+`, map[string]string{
+		"cut":        `rm -f /etc/resolv.conf /etc/hosts; ! nslookup -timeout=1 localhost`,
+		"cut-target": `rm -f /etc/resolv.conf /etc/hosts && : >/etc/resolv.conf`,
+		"named":      `[ ! -s /etc/resolv.conf ] && [ ! -e /etc/hosts ]`,
+	})
+	m := order(t, ctx, l)
+	m.powerOn()
+	m.down()
+	m.powerOn()
+	m.awaitSummary("booted")
+	wantComplete(t, m.events(), 2)
+}
