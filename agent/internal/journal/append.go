@@ -183,6 +183,12 @@ func (l *late) take() []proto.Event {
 	return out
 }
 
+func (l *late) hanging() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hung
+}
+
 // lost gives how many records are in memory only, or nowhere.
 func (l *late) lost() int {
 	l.mu.Lock()
@@ -365,7 +371,7 @@ func (j *Journal) growReserve() bool {
 // acquire takes the journal's lock, for which it keeps the file open, and gives the function that lets it go. A journal that
 // somebody has removed is made anew, with the number that is due: what was in it comes to readers as notes.
 func (j *Journal) acquire() (func(), error) {
-	for range 2 {
+	for range 3 { // removed, made anew, opened
 		if j.lock == nil {
 			f, err := os.OpenFile(j.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
 			if errors.Is(err, fs.ErrNotExist) {

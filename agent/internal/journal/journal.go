@@ -228,7 +228,7 @@ func (j *Journal) create(id string, first uint64) error {
 // writeFile makes a file by writing another and renaming it. Both the file and its name are on disk when it returns.
 func writeFile(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, mode)
 	if err != nil {
 		return err
 	}
@@ -395,6 +395,9 @@ func (j *Journal) Events() iter.Seq2[Record, error] {
 // error says how many.
 func (j *Journal) Close() error {
 	j.mirror.close()
+	if j.late.hanging() { // that was waited for already
+		return fmt.Errorf("closing journal: %w; what it has not taken is lost", ErrHung)
+	}
 	lost := make(chan int, 1)
 	go func() {
 		j.syncLogs()

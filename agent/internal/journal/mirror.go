@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,9 +32,12 @@ type target struct {
 	Install string `json:"install"`
 }
 
-func (t target) state() string   { return filepath.Join(t.Root, "var/lib/provost") }
-func (t target) journal() string { return filepath.Join(t.state(), "journal") }
-func (t target) logs() string    { return filepath.Join(t.Root, "var/log/provost", t.Install) }
+const (
+	targetState = "var/lib/provost"
+	targetLogs  = "var/log/provost"
+)
+
+func (t target) logs() string { return filepath.Join(targetLogs, t.Install) }
 
 // mirror copies journal and logs to the target, in a goroutine of its own, since a dying disk may hold a write for
 // ever. It opens, appends, syncs and closes, and holds nothing of the target between two passes, so that the installer can
@@ -78,7 +80,7 @@ func (j *Journal) SetMirror(root, install string) error {
 		return fmt.Errorf("setting the mirror: root %q is no absolute path, or install %q no id", root, install)
 	}
 	t := target{filepath.Clean(root), install}
-	if t.Root == "/" || t.state() == filepath.Clean(j.dir) {
+	if t.Root == "/" || filepath.Join(t.Root, targetState) == filepath.Clean(j.dir) {
 		return fmt.Errorf("setting the mirror: root %s is the running system, whose own journal is there", root)
 	}
 	b, err := json.Marshal(t)
@@ -117,31 +119,43 @@ func (j *Journal) Mirror() string {
 // prepare makes the target's directories. A journal of another id in the place of the mirror, of an earlier attempt on a
 // disk that was not formatted, is put aside.
 func (t target) prepare(id string) error {
-	if err := os.MkdirAll(t.logs(), 0o700); err != nil {
+	logs, err := openBelow(t.Root, t.logs(), true)
+	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(t.state(), 0o700); err != nil {
+	logs.Close()
+	state, err := openBelow(t.Root, targetState, true)
+	if err != nil {
 		return err
 	}
-	if err := os.Chmod(t.state(), 0o700); err != nil {
+	defer state.Close()
+	return named(prepareJournal(through(state), id), state)
+}
+
+func prepareJournal(state, id string) error {
+	if err := os.Chmod(state, 0o700); err != nil {
 		return err
 	}
-	segs, err := segments(t.journal())
+	dir := filepath.Join(state, "journal")
+	if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no directory: remove it", dir)
+	}
+	segs, err := segments(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if was, err := identity(segs); err != nil || was != id && len(segs) > 0 {
-		if err := os.Rename(t.journal(), filepath.Join(t.state(), fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
+		if err := os.Rename(dir, filepath.Join(state, fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
 			return err
 		}
 	}
-	if err := os.MkdirAll(t.journal(), 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(t.journal(), replicaName), []byte("These are copies of journal "+id+". It may have more records.\n"), 0o600); err != nil {
+	if err := writeFile(filepath.Join(dir, replicaName), []byte("These are copies of journal "+id+". It may have more records.\n"), 0o600); err != nil {
 		return err
 	}
-	return syncDir(t.state())
+	return syncDir(state)
 }
 
 // readTarget gives the mirror's place, or an empty Root.
@@ -266,21 +280,30 @@ func (m *mirror) pass() error {
 	if err != nil {
 		return err
 	}
+	var names []string
 	for _, s := range segs {
-		if err := catchUp(s.path, filepath.Join(t.journal(), filepath.Base(s.path)), true); err != nil {
-			return err
-		}
+		names = append(names, filepath.Base(s.path))
 	}
-	entries, err := os.ReadDir(m.j.opts.LogDir)
+	if err := m.copyTo(t.Root, filepath.Join(targetState, "journal"), m.j.path(), names, true); err != nil {
+		return err
+	}
+	names = nil
+	for _, l := range m.j.Logs() {
+		names = append(names, l.Name)
+	}
+	return m.copyTo(t.Root, t.logs(), m.j.opts.LogDir, names, false)
+}
+
+// copyTo brings the directory to of the target up to date with files of the directory from.
+func (m *mirror) copyTo(root, to, from string, names []string, whole bool) error {
+	dir, err := openBelow(root, to, false)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".log") {
-			continue
-		}
-		if err := catchUp(filepath.Join(m.j.opts.LogDir, e.Name()), filepath.Join(t.logs(), e.Name()), false); err != nil {
-			return err
+	defer dir.Close()
+	for _, n := range names {
+		if err := catchUp(filepath.Join(from, n), filepath.Join(through(dir), n), whole); err != nil {
+			return named(err, dir)
 		}
 	}
 	return nil
@@ -299,7 +322,11 @@ func catchUp(src, dst string, whole bool) error {
 		return err
 	}
 	var have int64
-	if was, err := os.Lstat(dst); err == nil {
+	if was, err := os.Lstat(dst); err == nil && !was.Mode().IsRegular() { // a link would lead who knows where
+		if err := putAsideFile(dst); err != nil {
+			return err
+		}
+	} else if err == nil {
 		have = was.Size()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -310,7 +337,7 @@ func catchUp(src, dst string, whole bool) error {
 			return err
 		}
 		if !same || have > info.Size() {
-			if err := os.Rename(dst, fmt.Sprintf("%s.old-%d", dst, time.Now().UnixNano())); err != nil {
+			if err := putAsideFile(dst); err != nil {
 				return err
 			}
 			have = 0
@@ -334,6 +361,10 @@ func catchUp(src, dst string, whole bool) error {
 		return syncDir(filepath.Dir(dst))
 	}
 	return nil
+}
+
+func putAsideFile(path string) error {
+	return os.Rename(path, fmt.Sprintf("%s.old-%d", path, time.Now().UnixNano()))
 }
 
 func appendFrom(out io.Writer, in io.ReaderAt, from, to int64, whole bool) error {
