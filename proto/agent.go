@@ -60,6 +60,26 @@ type Hardware struct {
 	NICs     []string `json:"nics,omitempty"`  // "eth0 52:54:00:12:34:56 up", the one that was booted from first
 }
 
+// The most that is kept of a machine's lists, and the length of a line.
+const (
+	maxHardware     = 64
+	maxHardwareLine = 160
+)
+
+// Clipped is the description as far as it is kept: nothing in it may be long, whoever wrote it.
+func (h Hardware) Clipped() Hardware {
+	lines := func(list []string) []string {
+		var out []string
+		for _, l := range list[:min(len(list), maxHardware)] {
+			out = append(out, Clip(l, maxHardwareLine))
+		}
+		return out
+	}
+	h.Arch, h.Vendor, h.Product = Clip(h.Arch, maxHardwareLine), Clip(h.Vendor, maxHardwareLine), Clip(h.Product, maxHardwareLine)
+	h.Disks, h.NICs = lines(h.Disks), lines(h.NICs)
+	return h
+}
+
 // HelloAnswer is the collector's answer to a Hello.
 type HelloAnswer struct {
 	Schema     int         `json:"schema"`

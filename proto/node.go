@@ -83,8 +83,9 @@ type Node struct {
 	Warnings   []string   `json:"warnings,omitempty"`
 	BootAction BootAction `json:"boot_action"`
 	Contested  bool       `json:"contested,omitempty"`
-	Facts      *Facts     `json:"facts,omitempty"`  // of its last heartbeat
-	Rescue     *Rescue    `json:"rescue,omitempty"` // as of its last heartbeat
+	Hardware   *Hardware  `json:"hardware,omitempty"` // of its last hello; not in lists
+	Facts      *Facts     `json:"facts,omitempty"`    // of its last heartbeat
+	Rescue     *Rescue    `json:"rescue,omitempty"`   // as of its last heartbeat
 
 	MACs    []string          `json:"macs,omitempty"`
 	IP      string            `json:"ip,omitempty"`

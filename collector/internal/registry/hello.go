@@ -125,6 +125,9 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 			rec.Progressed = true
 		}
 		rec.learnBoot(h.Clock.Boot, started(c.now, h.Clock))
+		if hw := h.Hardware.Clipped(); hw.CPUs > 0 {
+			rec.Hardware = &hw
+		}
 		if err := c.wake(id); err != nil {
 			return err
 		}

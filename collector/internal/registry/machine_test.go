@@ -50,3 +50,30 @@ func TestHeartbeatOfMachine(t *testing.T) {
 		t.Errorf("rescue = %+v when the agent has none", n.Rescue)
 	}
 }
+
+// What a hello tells of the machine is shown with the node, and no line of it is longer than it needs to be.
+func TestHardware(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	s.Ordered("n1")
+	h := registrytest.HelloOf(s.Script(s.Seen("n1").MACs[0]), registrytest.Boot(1))
+	h.Hardware = proto.Hardware{Arch: "amd64", Vendor: strings.Repeat("v", 1000), CPUs: 4, MemoryMB: 2048, NICs: []string{"eth0 52:54:00:00:00:01 up"}}
+	for range 500 {
+		h.Hardware.Disks = append(h.Hardware.Disks, strings.Repeat("d", 1000))
+	}
+	if _, err := s.Hello(t.Context(), "", h); err != nil {
+		t.Fatal(err)
+	}
+	s.Restart()
+	one, err := s.Node("n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := s.Nodes(nil); len(list) != 1 || list[0].Hardware != nil {
+		t.Errorf("hardware stands in a list")
+	}
+	hw := one.Hardware
+	if hw == nil || hw.CPUs != 4 || hw.MemoryMB != 2048 || len(hw.NICs) != 1 || len(hw.Vendor) > 160 || len(hw.Disks) != 64 || len(hw.Disks[0]) > 160 {
+		t.Errorf("hardware = %.300v", hw)
+	}
+}

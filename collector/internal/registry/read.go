@@ -48,6 +48,7 @@ func (r *Registry) Nodes(names []string) []proto.Node {
 	out := make([]proto.Node, len(found))
 	for i, n := range found {
 		out[i] = r.nodeView(n)
+		out[i].Hardware = nil // some kilobytes of each node, which no list is asked for
 	}
 	return out
 }
@@ -78,7 +79,7 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	}
 	v.Cause, v.Warnings, v.Contested = l.Cause, append(v.Warnings, l.Warnings...), l.Contested
 	v.Orders = pendingOf(rec)
-	v.Facts, v.Rescue = in.facts.Load(), rec.Rescue
+	v.Hardware, v.Facts, v.Rescue = rec.Hardware, in.facts.Load(), rec.Rescue
 	if d, ok := r.due(in, rec, l); ok {
 		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall}
 	}

@@ -93,8 +93,9 @@ type installRecord struct {
 	Passed     map[string]mark      `json:"passed,omitempty"`      // journal → how far it was passed over because of that
 	Heard      *heard               `json:"heard,omitempty"`       // what the frontend's logs said of the current attempt; replaced, never changed
 	Tokens     []agentToken         `json:"tokens,omitempty"`
-	Orders     []pendingOrder       `json:"orders,omitempty"` // not acknowledged yet, oldest first
-	Rescue     *proto.Rescue        `json:"rescue,omitempty"` // as of the last heartbeat
+	Orders     []pendingOrder       `json:"orders,omitempty"`   // not acknowledged yet, oldest first
+	Hardware   *proto.Hardware      `json:"hardware,omitempty"` // as of the last hello that told
+	Rescue     *proto.Rescue        `json:"rescue,omitempty"`   // as of the last heartbeat
 }
 
 type stepRef struct {
