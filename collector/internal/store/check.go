@@ -134,7 +134,7 @@ func openReadOnly(path string) (db *bolt.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening database: %w", err)
 	}
-	reason := metaDamage(f)
+	reason := damage(f)
 	f.Close()
 	if reason != "" {
 		return nil, fmt.Errorf("%w: %s: %s", ErrDamaged, path, reason)

@@ -94,8 +94,8 @@ func create(path string, opt Options) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// inspect looks at the file's two meta pages, with the file locked, before bbolt maps it: a page beyond the end of a
-// truncated file would kill the process.
+// inspect looks at the file's meta pages and its tree, with the file locked, before bbolt maps it: a damaged page, or one
+// beyond the end of a truncated file, would kill the process.
 func inspect(path string, timeout time.Duration) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -114,7 +114,7 @@ func inspect(path string, timeout time.Duration) error {
 			return heldError(path)
 		}
 	}
-	if reason := metaDamage(f); reason != "" {
+	if reason := damage(f); reason != "" {
 		return putAside(path, reason)
 	}
 	return nil
@@ -122,9 +122,8 @@ func inspect(path string, timeout time.Duration) error {
 
 // metaDamage reads bbolt's meta pages: 16 bytes of page header, then magic, version, page size, flags (4 bytes each),
 // root (16), freelist, high-water page, transaction (8 each), and the FNV-1a of all that.
-func metaDamage(f *os.File) string {
+func metaDamage(f *os.File) (newest meta, reason string) {
 	const magic, metaSize = 0xED0CDAED, 64
-	var pages, pageSize, newest uint64
 	found := false
 	for _, at := range []int64{0, 4096} {
 		buf := make([]byte, 16+metaSize)
@@ -132,7 +131,7 @@ func metaDamage(f *os.File) string {
 			if errors.Is(err, io.EOF) {
 				continue
 			}
-			return err.Error()
+			return newest, err.Error()
 		}
 		m := buf[16:]
 		sum := fnv.New64a()
@@ -141,22 +140,31 @@ func metaDamage(f *os.File) string {
 		if le.Uint32(m) != magic || le.Uint64(m[metaSize-8:]) != sum.Sum64() {
 			continue
 		}
-		if tx := le.Uint64(m[48:]); !found || tx > newest {
-			found, newest = true, tx
-			pages, pageSize = le.Uint64(m[40:]), uint64(le.Uint32(m[8:]))
+		if tx := le.Uint64(m[48:]); !found || tx > newest.tx {
+			found = true
+			newest = meta{root: le.Uint64(m[16:]), pages: le.Uint64(m[40:]), pageSize: uint64(le.Uint32(m[8:])), tx: tx}
 		}
 	}
 	if !found {
-		return "neither of its two meta pages is sound"
+		return newest, "neither of its two meta pages is sound"
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return err.Error()
+		return newest, err.Error()
 	}
-	if want := pages * pageSize; uint64(info.Size()) < want {
-		return fmt.Sprintf("it is cut off: %d bytes, at least %d belong to it", info.Size(), want)
+	if want := newest.pages * newest.pageSize; uint64(info.Size()) < want {
+		return newest, fmt.Sprintf("it is cut off: %d bytes, at least %d belong to it", info.Size(), want)
 	}
-	return ""
+	return newest, ""
+}
+
+// damage says what the engine could not bear of a file, empty if there is nothing.
+func damage(f *os.File) string {
+	m, reason := metaDamage(f)
+	if reason == "" {
+		reason = treeDamage(f, m)
+	}
+	return reason
 }
 
 // openBolt opens the file with every panic that damage causes as an error.
