@@ -15,8 +15,10 @@ test)
 	# gcc, libc6-dev               the race detector
 	# dash, shellcheck             the tests of postscripts and answer files
 	# openssh-client               the tests of the rescue shell
+	# dnsmasq-base, apache2-bin, iproute2   real DHCP, TFTP and web servers: programs, no services
 	packages='qemu-system-x86 ipxe-qemu ovmf e2fsprogs fdisk extlinux syslinux-common
-		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client'
+		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client
+		dnsmasq-base apache2-bin iproute2'
 	;;
 check) packages=shellcheck ;;
 *)

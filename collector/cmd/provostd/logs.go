@@ -130,6 +130,8 @@ type logs struct {
 	receiver *evidence.Receiver // nil: no syslog is received
 	lost     atomic.Int64       // lines that came by syslog and could not be kept
 
+	nodes nodeSyslog
+
 	mu  sync.Mutex
 	cut map[string]*evidence.TruncatedError // files that were cut in place since the start
 }
@@ -158,7 +160,7 @@ func openLogs(ctx context.Context, set *evidenceSettings, reg *registry.Registry
 	if l.receiver, err = evidence.Listen(ctx, set.Syslog.UDP, set.Syslog.TCP); err != nil {
 		return nil, err
 	}
-	l.receiver.Location = time.Local
+	l.receiver.Location, l.receiver.Raw = time.Local, l.nodes.add
 	return l, nil
 }
 
@@ -277,6 +279,7 @@ func (l *logs) due(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			l.nodes.flush(l.reg, l.log, true)
 			return
 		case <-tick.C:
 		}
@@ -285,6 +288,7 @@ func (l *logs) due(ctx context.Context) {
 			l.log.Error("what the logs say is not kept; trying again each second", "error", err)
 		}
 		failed = err != nil
+		l.nodes.flush(l.reg, l.log, false)
 	}
 }
 
@@ -304,7 +308,7 @@ func (l *logs) blind() []string {
 func (l *logs) dropped() []string {
 	var w []string
 	if l.receiver != nil {
-		if n := l.receiver.Dropped() + l.lost.Load(); n > 0 {
+		if n := l.receiver.Dropped() + l.lost.Load() + l.nodes.dropped.Load(); n > 0 {
 			w = append(w, fmt.Sprintf("%d lines that came by syslog were dropped since the start: there are too many; send DHCP's, TFTP's and the web server's only", n))
 		}
 		if n := l.receiver.Refused(); n > 0 {
@@ -347,7 +351,7 @@ func (l *logs) writeMetrics(m metrics.Writer) {
 	m.Labelled("provost_evidence_blind", "gauge", "1 for a log that cannot be read now.", "log", blind)
 	dropped := int64(0)
 	if l.receiver != nil {
-		dropped = l.receiver.Dropped() + l.lost.Load()
+		dropped = l.receiver.Dropped() + l.lost.Load() + l.nodes.dropped.Load()
 	}
 	m.Counter("provost_evidence_dropped_total", "Lines that came by syslog and found no place, since the start.", float64(dropped))
 	m.Gauge("provost_dhcp_rogues", "DHCP servers that are not ours and that nodes took addresses from, since the start.", float64(len(l.reg.Rogues())))

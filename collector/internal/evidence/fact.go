@@ -93,6 +93,7 @@ type Fact struct {
 	ClientID  string     // DHCP option 61
 	Interface string     // or the address of the DHCP relay
 	Sender    string     // the host that wrote the line, from the syslog header
+	From      netip.Addr // who sent the line, if it came over the network
 
 	File      string // as the client asked for it, without query
 	Status    int    // of HTTP

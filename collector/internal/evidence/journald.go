@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os/exec"
 	"time"
 )
@@ -158,7 +159,7 @@ func (r *journalReader) read(out io.Reader) error {
 			continue
 		}
 		r.in.trouble = nil
-		r.in.line(line, "")
+		r.in.line(line, netip.Addr{})
 		if c := journalCursor(line); c != "" {
 			r.cursor = c
 		}

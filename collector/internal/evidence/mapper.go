@@ -92,6 +92,18 @@ func (m *Mapper) Map(f *Fact) Who {
 	return w
 }
 
+// NodeAt names the node that has an address at a moment, the empty text if it is none's.
+func (m *Mapper) NodeAt(ip netip.Addr, t time.Time) string {
+	if m.resolver == nil || !ip.IsValid() {
+		return ""
+	}
+	w := Who{IP: ip}
+	if l, ok := m.at(ip, t); ok {
+		w.MAC = l.MAC
+	}
+	return m.name(w, &Fact{})
+}
+
 // dhcpLine reports whether the address in f is one that DHCP speaks of and not the sender's.
 func (f *Fact) dhcpLine() bool {
 	return f.Program == ProgISC || f.Program == ProgKea || f.Program == ProgDnsmasq

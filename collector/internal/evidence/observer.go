@@ -135,8 +135,21 @@ func SourceOf(f *Fact, from string) string {
 	return f.Program
 }
 
-// Add takes one fact of a source, in the order of its log, and gives what can be said by now.
+// Add takes one fact of a source, in the order of its log, and gives what can be said by now. What a node itself sends over
+// the network is taken of itself alone, and of its installer.
 func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
+	if f.From.IsValid() {
+		if node := o.mapper.NodeAt(f.From, now); node != "" {
+			if f.Program != ProgInstaller {
+				return nil
+			}
+			b := Observation{Who: Who{Name: node, IP: f.From}, Time: f.Time, Source: f.Program, Stage: f.Kind, Detail: f.File}
+			return []Observation{b}
+		}
+		if f.Program == ProgInstaller {
+			return nil
+		}
+	}
 	who := o.mapper.Map(&f)
 	h := held{f, who, SourceOf(&f, from), now}
 	if f.dhcpLine() {

@@ -35,6 +35,9 @@ type Receiver struct {
 	TCP net.Listener
 
 	Location *time.Location // of stamps without an offset; nil is UTC
+	// Raw gets every message that is not too long, as it came, before it is read as evidence; may be nil. It must not wait,
+	// and the text is valid only in the call.
+	Raw func(from netip.Addr, text []byte)
 
 	dropped atomic.Int64
 	refused atomic.Int64
@@ -73,9 +76,9 @@ func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
 func (r *Receiver) Refused() int64 { return r.refused.Load() }
 
 type message struct {
-	text   []byte
-	sender string
-	long   bool // was cut: longer than MaxLine
+	text []byte
+	from netip.Addr
+	long bool // was cut: longer than MaxLine
 }
 
 // Run receives until ctx ends. A slow deliver makes TCP senders wait and UDP datagrams be dropped. The position is not
@@ -108,7 +111,10 @@ func (r *Receiver) Run(ctx context.Context, _ []byte, deliver Deliver) error {
 			if m.long {
 				in.count(Broken, len(m.text))
 			} else {
-				in.line(m.text, m.sender)
+				if r.Raw != nil {
+					r.Raw(m.from, m.text)
+				}
+				in.line(m.text, m.from)
 			}
 			if !in.full() {
 				continue
@@ -125,15 +131,15 @@ func (r *Receiver) Run(ctx context.Context, _ []byte, deliver Deliver) error {
 	}
 }
 
-func hostOf(a net.Addr) string {
+func addrOf(a net.Addr) netip.Addr {
 	if a == nil {
-		return ""
+		return netip.Addr{}
 	}
 	ap, err := netip.ParseAddrPort(a.String())
 	if err != nil {
-		return ""
+		return netip.Addr{}
 	}
-	return ap.Addr().Unmap().String()
+	return ap.Addr().Unmap().WithZone("")
 }
 
 func (r *Receiver) datagrams(ctx context.Context, queue chan<- message) {
@@ -155,7 +161,7 @@ func (r *Receiver) datagrams(ctx context.Context, queue chan<- message) {
 			continue
 		}
 		select {
-		case queue <- message{text: append([]byte(nil), buf[:n]...), sender: hostOf(from)}:
+		case queue <- message{text: append([]byte(nil), buf[:n]...), from: addrOf(from)}:
 		default:
 			r.dropped.Add(1)
 		}
@@ -198,10 +204,10 @@ func (r *Receiver) connections(ctx context.Context, queue chan<- message) {
 // receive reads the messages of one connection. A sender that breaks the framing is cut off, since there is no way back
 // into step.
 func receive(ctx context.Context, c net.Conn, queue chan<- message) {
-	sender := hostOf(c.RemoteAddr())
+	from := addrOf(c.RemoteAddr())
 	b := bufio.NewReaderSize(c, MaxLine)
 	put := func(m message) bool {
-		m.sender = sender
+		m.from = from
 		select {
 		case queue <- m:
 			return true

@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,18 +72,22 @@ func (o *Observation) Look(tftp, web []string) string {
 	if serverOf(&o.Fact) == "TFTP server" {
 		roots = tftp
 	}
-	name := path.Clean("/" + strings.ReplaceAll(o.Fact.File, `\`, "/"))
-	if o.Fact.File == "" || name == "/" {
+	asked := strings.ReplaceAll(o.Fact.File, `\`, "/")
+	name := path.Clean("/" + asked)
+	if asked == "" || name == "/" || slices.Contains(strings.Split(asked, "/"), "..") {
 		return ""
 	}
+	if p := o.Fact.Program; p == ProgDnsmasqTFT || p == ProgApache { // they write down their own path
+		roots = append([]string{"/"}, roots...)
+	}
 	best, far := "", -1
-	for i, root := range append([]string{"/"}, roots...) {
+	for _, root := range roots {
 		text, steps, found := walk(filepath.Join(root, name))
 		if found {
 			return text
 		}
 		depth := strings.Count(strings.TrimSuffix(filepath.Clean(root), "/"), "/")
-		if i == 0 && steps == 0 { // the name does not begin at this machine's root
+		if root == "/" && steps == 0 { // the name does not begin at this machine's root
 			continue
 		}
 		if steps-depth > far { // else that root is not here, or another one has more of the path

@@ -4,6 +4,7 @@ package evidence
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -60,15 +61,15 @@ func newIntake(name string, location *time.Location) *intake {
 // clock sets the reference for stamps without a year.
 func (in *intake) clock(now time.Time) { in.parser = NewParser(now, in.location) }
 
-// line takes one line. sender is who sent it, for a line that does not say so.
-func (in *intake) line(b []byte, sender string) {
+// line takes one line. from is who sent it, if it came over the network.
+func (in *intake) line(b []byte, from netip.Addr) {
 	f, v := in.parser.Parse(b)
 	in.count(v, len(b))
 	if v != Known {
 		return
 	}
-	if f.Sender == "" {
-		f.Sender = sender
+	if f.From = from; from.IsValid() && f.Sender == "" {
+		f.Sender = from.String()
 	}
 	f, ok := in.joiner.Add(f)
 	if !ok {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -173,7 +174,7 @@ func (t *tail) take(b []byte, in *intake) {
 		if t.pos.Skip {
 			t.pos.Skip = false
 		} else {
-			in.line(line, "")
+			in.line(line, netip.Addr{})
 		}
 		t.pos.Offset += int64(len(line)) + 1
 		t.rest = t.rest[:0]
@@ -193,7 +194,7 @@ func (t *tail) take(b []byte, in *intake) {
 // finish takes the last line of a file that will not grow any more, which may lack its newline.
 func (t *tail) finish(in *intake) {
 	if len(t.rest) > 0 && !t.pos.Skip {
-		in.line(t.rest, "")
+		in.line(t.rest, netip.Addr{})
 	}
 	t.pos.Offset += int64(len(t.rest))
 	t.rest = t.rest[:0]

@@ -5,6 +5,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -142,6 +143,39 @@ func (r *Registry) EvidencePosition(source string) []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sources[source].Position
+}
+
+// maxNodeSyslog bounds the log that a node's installer sends by syslog.
+const maxNodeSyslog = 16 << 20
+
+// nodeSyslog is that log's name.
+const nodeSyslog = "syslog-network"
+
+// KeepSyslog adds what came by syslog from an address to the log of the install that is under way on the node that has it,
+// and reports whether it is a node's. What is too much, or of an install that has ended, is dropped.
+func (r *Registry) KeepSyslog(from netip.Addr, text []byte) (bool, error) {
+	w := &r.evidence
+	w.mu.Lock()
+	name := w.mapper.NodeAt(from, r.now())
+	w.mu.Unlock()
+	n := r.lookupNode(name)
+	if n == nil {
+		return false, nil
+	}
+	r.pub.RLock()
+	in := r.pub.installs[n.Install]
+	r.pub.RUnlock()
+	if in == nil || in.look().Ended {
+		return true, nil
+	}
+	size, err := r.opt.Logs.Append(in.id, nodeSyslog, 0, text)
+	if errors.Is(err, store.ErrOffset) && size+int64(len(text)) <= maxNodeSyslog {
+		_, err = r.opt.Logs.Append(in.id, nodeSyslog, size, text)
+	}
+	if errors.Is(err, store.ErrOffset) { // it is long enough
+		err = nil
+	}
+	return true, err
 }
 
 // ForgetPosition makes a source begin anew, as one does whose file was cut in place.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -336,6 +337,46 @@ func TestEvidenceRogue(t *testing.T) {
 		return strings.Contains(w, "took the offer of 192.168.1.1, a DHCP server that is not ours")
 	}) {
 		t.Errorf("warnings %q, want the rogue", w)
+	}
+}
+
+// TestEvidenceFromNodes: what a node sends by syslog counts for itself alone, and its text is kept with its install.
+func TestEvidenceFromNodes(t *testing.T) {
+	s := logSite(t)
+	mac := s.Add("n1", 1)
+	s.Add("n2", 2)
+	s.Ordered("n1")
+	s.Ordered("n2")
+	says(t, s, "/var/log/syslog", lease("10.0.0.5", mac)...)
+	forged := batch(s, "syslog", append(lease("10.0.0.9", registrytest.MAC(2)), "dnsmasq-tftp[1]: sent /srv/tftp/vmlinuz to 10.0.0.5",
+		"preseed[1]: successfully loaded preseed file from http://10.0.0.1/n2/preseed.cfg")...)
+	for i := range forged.Facts {
+		forged.Facts[i].From = netip.MustParseAddr("10.0.0.5")
+	}
+	if err := s.Observe(ctx, forged); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(t, s, "n2"); len(got) != 0 {
+		t.Errorf("n2 learnt %q from what n1 sent", got)
+	}
+	if got := told(t, s, "n1"); len(got) != 5 || got[4] != "log:installer answer-sent" {
+		t.Errorf("n1: %q, want its lease and its own answer file", got)
+	}
+	for _, tt := range []struct {
+		from string
+		want bool
+	}{{"10.0.0.5", true}, {"10.0.0.5", true}, {"10.0.0.77", false}} {
+		if node, err := s.KeepSyslog(netip.MustParseAddr(tt.from), []byte("a line\n")); node != tt.want || err != nil {
+			t.Errorf("KeepSyslog(%s) = %v, %v, want %v", tt.from, node, err, tt.want)
+		}
+	}
+	f, err := s.OpenLog("n1", "latest", "syslog-network")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(f); string(b) != "a line\na line\n" {
+		t.Errorf("the log is %q, %v", b, err)
 	}
 }
 

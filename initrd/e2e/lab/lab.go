@@ -121,6 +121,19 @@ dirs: {data: %q, config: %q, images: %q}
 	return nil
 }
 
+// AddSettings adds to the collector's settings file. It counts from the next start on.
+func (l *Lab) AddSettings(yaml string) error {
+	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(yaml)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("adding settings: %w", err)
+	}
+	return nil
+}
+
 // AddNode makes a node with a blank disk known to the collector. MAC is the node's only
 // identity; ordinal, from 1 to 255, makes it.
 func (l *Lab) AddNode(ctx context.Context, name, profile string, ordinal byte) (*Node, error) {

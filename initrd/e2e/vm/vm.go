@@ -42,6 +42,10 @@ type Config struct {
 
 	WriteLog string      // file for a log of everything that is written to the disk, see ReadWriteLog; it is made anew
 	Forward  map[int]int // ports on the host's loopback interface, each to one of the guest
+
+	// Tap is an interface of the network namespace Netns that is the machine's cable, in the place of QEMU's own network:
+	// then DHCP, TFTP and all else are what is in that namespace. It needs root.
+	Tap, Netns string
 }
 
 // VM is a started machine. Its methods may be called from any goroutine.
@@ -79,7 +83,11 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 		return nil, err
 	}
 	v := &VM{console: con, tmp: tmp, done: make(chan struct{})}
-	v.cmd = exec.CommandContext(ctx, "qemu-system-x86_64", arguments(c, v.monitor())...)
+	program := append([]string{"qemu-system-x86_64"}, arguments(c, v.monitor())...)
+	if c.Netns != "" {
+		program = append([]string{"ip", "netns", "exec", c.Netns}, program...) // which becomes QEMU: the same process
+	}
+	v.cmd = exec.CommandContext(ctx, program[0], program[1:]...)
 	v.cmd.Stdout = con
 	v.cmd.Stderr = &v.stderr
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -132,10 +140,14 @@ func arguments(c Config, monitor string) []string {
 	for host, guest := range c.Forward {
 		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, guest)
 	}
-	if c.BootURL != "" {
+	switch {
+	case c.Tap != "":
+		netdev = "tap,id=n0,ifname=" + c.Tap + ",script=no,downscript=no"
+		nic += ",bootindex=1"
+	case c.BootURL != "":
 		netdev += ",bootfile=" + c.BootURL
 		nic += ",bootindex=1"
-	} else {
+	default:
 		nic += ",romfile="
 	}
 	drive := []string{"-drive", "file=" + c.Disk + ",if=none,id=d0,format=raw,cache=unsafe,discard=unmap"}
