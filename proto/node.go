@@ -76,7 +76,7 @@ type Node struct {
 	Attempt    int        `json:"attempt,omitempty"`
 	Label      string     `json:"label,omitempty"`
 	Since      time.Time  `json:"since,omitzero"`     // of this status
-	LastSeen   time.Time  `json:"last_seen,omitzero"` // last word of the node itself
+	LastSeen   time.Time  `json:"last_seen,omitzero"` // last word of the node itself; without an install, of it in a log
 	Deadline   *Deadline  `json:"deadline,omitempty"`
 	Orders     []Pending  `json:"orders,omitempty"` // given and not acknowledged yet, the oldest first
 	Cause      *Cause     `json:"cause,omitempty"`

@@ -77,7 +77,7 @@ func small() *fake {
 		return n
 	}
 	f := &fake{list: proto.NodeList{Schema: 1, Revision: 4711,
-		Warnings: []string{"evidence: /var/log/messages cannot be read (permission denied): what dhcpd says is missing"},
+		Warnings: []string{"the disk of /var/lib/provostd is nearly full: 900 MiB of 100 GiB are free"}, Blind: []string{"messages", "httpd"},
 		Nodes: []proto.Node{
 			node(proto.Node{Name: "n1", Status: proto.StatusBooted, Stage: "booted", Since: before("20m"), LastSeen: before("20m"), BootAction: proto.BootDisk,
 				Groups: []string{"rack1"}, Label: "nightly", IP: "10.0.0.1", Serial: "SN001", Attrs: map[string]string{"role": "login", "ntp": "10.0.0.1"}}),

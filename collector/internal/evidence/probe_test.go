@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -270,10 +271,11 @@ func mixture(t testing.TB) []string {
 	return lines
 }
 
-// TestLarge probes a large file of mixed and broken lines: each is counted, and memory stays what it was. The size in
-// megabytes is in EVIDENCE_LARGE_MB.
-func TestLarge(t *testing.T) {
-	size := 100
+// writeLarge writes a large file of mixed and broken lines and gives its path and the number of its lines. Its size in
+// megabytes is in EVIDENCE_LARGE_MB, else it is small.
+func writeLarge(t *testing.T, small int) (path string, size int, count int64) {
+	t.Helper()
+	size = small
 	if s := os.Getenv("EVIDENCE_LARGE_MB"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
@@ -281,14 +283,14 @@ func TestLarge(t *testing.T) {
 		}
 		size = n
 	}
-	path := filepath.Join(t.TempDir(), "messages")
+	path = filepath.Join(t.TempDir(), "messages")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
 	lines := mixture(t)
-	written, count := 0, int64(0)
+	written := 0
 	for i := 0; written < size<<20; i++ {
 		n, _ := w.WriteString(lines[i%len(lines)])
 		written += n
@@ -299,11 +301,14 @@ func TestLarge(t *testing.T) {
 			count++
 		}
 	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(w.Flush(), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
-	peak := uint64(0)
+	return path, size, count
+}
+
+// heapPeak gives the greatest heap while fn runs.
+func heapPeak(fn func()) (peak uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -315,9 +320,20 @@ func TestLarge(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}()
-	r, err := evidence.Probe(context.Background(), []string{path}, evidence.ProbeOptions{Now: reference})
+	fn()
 	cancel()
 	<-done
+	return peak
+}
+
+// TestLarge probes a large file of mixed and broken lines: each is counted, and memory stays what it was.
+func TestLarge(t *testing.T) {
+	path, size, count := writeLarge(t, 100)
+	var r *evidence.Report
+	var err error
+	peak := heapPeak(func() {
+		r, err = evidence.Probe(context.Background(), []string{path}, evidence.ProbeOptions{Now: reference})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,6 +352,53 @@ func TestLarge(t *testing.T) {
 		t.Errorf("as JSON: %v", err)
 	}
 }
+
+// TestFollowLarge follows such a file as the collector does, with everything that comes after the follower: nothing is lost,
+// nothing stops it, and memory stays what it was.
+func TestFollowLarge(t *testing.T) {
+	path, size, count := writeLarge(t, 40)
+	var total evidence.Counts
+	o, err := evidence.NewObserver(evidence.NewMapper(everybody{}), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	observations := 0
+	peak := heapPeak(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+		defer cancel()
+		err = (&evidence.File{Path: path, FromStart: true}).Run(ctx, nil, func(b evidence.Batch) error {
+			total = total.Plus(b.Counts)
+			for _, f := range b.Facts {
+				observations += len(o.Add(b.Source, f, reference))
+			}
+			o.Keep()
+			if total.Lines >= count {
+				cancel()
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if total.Lines != count || total.Known+total.Ignored+total.Unknown+total.Broken != count {
+		t.Errorf("%+v of %d lines", total, count)
+	}
+	if observations < int(count/8) {
+		t.Errorf("%d observations of %d lines", observations, count)
+	}
+	t.Logf("%d MB, %d lines, %d observations, heap at most %d MiB", size, count, observations, peak>>20)
+	if limit := uint64(160) << 20; peak > limit {
+		t.Errorf("heap of %d bytes, more than %d", peak, limit)
+	}
+}
+
+// everybody is an inventory that knows every machine.
+type everybody struct{}
+
+func (everybody) ByMAC(mac string) string   { return mac }
+func (everybody) ByHost(host string) string { return host }
+func (everybody) ByIP(ip netip.Addr) string { return ip.String() }
 
 func BenchmarkParse(b *testing.B) {
 	p := parser()

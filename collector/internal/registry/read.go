@@ -73,10 +73,7 @@ func (r *Registry) nodeView(n *node) proto.Node {
 	rec, l := in.rec.Load(), in.look()
 	v.Status, v.Waiting, v.Summary, v.Stage, v.Step = l.Status, l.Waiting, l.Summary, l.Stage, l.Step
 	v.Install, v.Ordinal, v.Attempt, v.Label = rec.ID, rec.Ordinal, rec.Attempt, rec.Label
-	v.Since = l.Since
-	if seen := later(l.LastSeen, in.heard()); !seen.IsZero() { // once the agent has spoken, nobody else's word stands for it
-		v.LastSeen = seen
-	}
+	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard()) // of its agent: no log's word stands for that
 	v.Cause, v.Warnings, v.Contested = l.Cause, append(v.Warnings, l.Warnings...), l.Contested
 	v.Orders = pendingOf(rec)
 	v.Hardware, v.Facts, v.Rescue = rec.Hardware, in.facts.Load(), rec.Rescue
