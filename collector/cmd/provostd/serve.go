@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
@@ -27,6 +28,7 @@ Exit status: 0 after a signal, 1 when it could not go on, 64 usage, 78 settings.
 			if err != nil {
 				return configError{err}
 			}
+			tuneMemory(os.Getenv)
 			srv, err := Open(cmd.Context(), s, log)
 			if err != nil {
 				return err
@@ -64,5 +66,16 @@ func printReady(w io.Writer, s *Server) {
 `, versionText(), r.Listen, r.BootListen, r.Pin, s.joinKeyPath(), s.set.Dirs.Data, s.set.Dirs.Config, r.Socket)
 	for _, text := range s.currentWarnings() {
 		fmt.Fprintln(w, "  warning:", text)
+	}
+}
+
+// gcPercent is how much garbage there may be, in percent of what is in use: half of Go's default. What a collector holds is
+// mostly connections and nodes, which stay, so that this saves a quarter of the memory for little time.
+const gcPercent = 50
+
+// tuneMemory sets that, unless the administrator has set GOGC. GOMEMLIMIT is Go's own: package runtime tells of both.
+func tuneMemory(getenv func(string) string) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 }

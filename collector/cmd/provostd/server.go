@@ -30,6 +30,9 @@ import (
 // 4 s, so that 10 s are enough for all.
 const shutdownTime = 6 * time.Second
 
+// agentIdle is how long a connection over TLS may do nothing: one costs some 30 KB, and agents close theirs after 15 s, too.
+const agentIdle = 15 * time.Second
+
 // Server is the collector with all its parts.
 type Server struct {
 	set      *settings
@@ -144,6 +147,7 @@ func (s *Server) serve(bootHandler http.Handler) {
 		return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog}
 	}
 	secure := common(s.api)
+	secure.IdleTimeout = agentIdle
 	secure.TLSConfig = s.ca.TLSConfig()
 	local := common(withProfiling(s.api))
 	local.ConnContext = api.ConnContext

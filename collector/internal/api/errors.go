@@ -97,13 +97,18 @@ func (c *call) json(status int, v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
+	c.head(status)
+	c.w.Write(b)
+	return nil
+}
+
+// head begins an answer that is a document.
+func (c *call) head(status int) {
 	h := c.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	c.w.WriteHeader(status)
-	c.w.Write(b)
-	return nil
 }
 
 // decode reads a body of JSON. Operators' bodies may be empty and may hold nothing unknown; agents may be newer than this

@@ -3,6 +3,9 @@
 package api
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -19,16 +22,28 @@ func (a *API) selected(c *call, discovered bool) ([]string, error) {
 	return names, err
 }
 
-// list answers with the named nodes.
+// list answers with the named nodes, as they are encoded: 100,000 of them are some 40 MB.
 func (a *API) list(c *call, names []string) error {
-	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), Nodes: a.cfg.Registry.Nodes(names)}
+	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), Nodes: []proto.Node{}}
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
 	}
 	if a.cfg.Blind != nil {
 		l.Blind = a.cfg.Blind()
 	}
-	return c.json(http.StatusOK, l)
+	head, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	c.head(http.StatusOK)
+	c.w.Write(bytes.TrimSuffix(head, []byte("]}"))) // nodes is the last, and empty
+	err = a.cfg.Registry.EncodeNodes(names, func(b []byte) error { _, err := c.w.Write(b); return err })
+	if err != nil {
+		a.cfg.Log.Debug("list of nodes broken off", "remote", c.r.RemoteAddr, "error", err)
+		panic(http.ErrAbortHandler) // the client must not take it for whole
+	}
+	c.w.Write([]byte("]}"))
+	return nil
 }
 
 func (a *API) status(c *call) error {
@@ -37,14 +52,18 @@ func (a *API) status(c *call) error {
 	if expr == "" {
 		expr = "@all"
 	}
+	label := q.Get("label")
+	if expr == "@all" && label == "" {
+		return a.list(c, a.cfg.Registry.Everybody())
+	}
 	names, err := a.cfg.Registry.Select(expr, true)
 	if err != nil {
 		return err
 	}
-	if label := q.Get("label"); label != "" {
+	if label != "" {
 		names = slices.DeleteFunc(names, func(name string) bool { return a.cfg.Registry.Label(name) != label })
 	}
-	return a.list(c, slices.Concat([]string{}, names)) // never nil: that would be all
+	return a.list(c, names)
 }
 
 func (a *API) node(c *call) error {

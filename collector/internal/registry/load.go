@@ -20,7 +20,7 @@ func (r *Registry) load() error {
 	r.m = m
 	r.pub = published{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, agents: map[string]string{}, operators: map[string]operatorToken{}}
 	err := readAll(r.st, store.Nodes, whole, func(name string, v []byte) (*node, error) {
-		n := &node{}
+		n := &node{cell: new(cell)}
 		return n, readJSON(v, &n.nodeRecord, "node", name)
 	}, func(name string, n *node) error {
 		m.nodes[name], r.pub.nodes[name] = n, n

@@ -67,6 +67,7 @@ type published struct {
 	agents    map[string]string // hash of an agent's token → install
 	operators map[string]operatorToken
 	changes   uint64 // commits that changed a node
+	set       uint64 // changes of which nodes there are
 }
 
 // change is one decision in the making. It sees the model under its own wishes; keep makes them the model's.
@@ -268,6 +269,12 @@ func (r *Registry) committed(entries []store.Entry) {
 	}
 	for name := range m.dirtyNodes {
 		n, ok := m.nodes[name]
+		if ok && n.cell == nil {
+			n.cell = new(cell) // nobody else has seen it yet
+		}
+		if _, was := p.nodes[name]; was != ok {
+			p.set++
+		}
 		put(p.nodes, name, n, !ok)
 	}
 	if len(m.dirtyNodes) > 0 {
@@ -372,11 +379,17 @@ func (in *install) apply(e *proto.Event, bytes int) {
 
 // look gives the fold's view; it must not be changed.
 func (in *install) look() *lifecycle.View {
+	v, _ := in.lookNewest()
+	return v
+}
+
+// lookNewest gives the view with the revision of the last event in it.
+func (in *install) lookNewest() (*lifecycle.View, uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.view == nil {
 		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless()})
 		in.view = &v
 	}
-	return in.view
+	return in.view, in.newest()
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"provost/collector/internal/deadline"
@@ -31,13 +32,11 @@ type downtime struct {
 	mu        sync.RWMutex
 	last      time.Time // when it last worked
 	intervals []deadline.Interval
+	current   atomic.Pointer[[]deadline.Interval] // the same, for readers
 }
 
-func (d *downtime) list() []deadline.Interval {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.intervals
-}
+// list gives the intervals, which are never changed, only replaced. It is good once openDowntime has returned.
+func (d *downtime) list() *[]deadline.Interval { return d.current.Load() }
 
 // openDowntime reads what is known, and counts the time since the last note.
 func (r *Registry) openDowntime(ctx context.Context) error {
@@ -93,6 +92,9 @@ func (r *Registry) Alive(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.last, d.intervals = now, intervals
+	if down || d.list() == nil {
+		d.current.Store(&intervals)
+	}
 	return nil
 }
 
@@ -107,8 +109,9 @@ func extend(list []deadline.Interval, i deadline.Interval) []deadline.Interval {
 }
 
 // due is what is due next of an install.
-func (r *Registry) due(in *install, rec *installRecord, v *lifecycle.View) (deadline.Due, bool) {
-	d, ok := deadline.Next(r.deadlines(in, rec, v))
+func (s sources) due() (deadline.Due, bool) {
+	v := s.view
+	d, ok := deadline.Next(deadlines(s.in, s.rec, v, heardAt(s.heard), *s.down))
 	if ok && v.Status == proto.StatusStalled {
 		d.Stall = d.Fail // the next thing to happen
 	}
@@ -116,8 +119,11 @@ func (r *Registry) due(in *install, rec *installRecord, v *lifecycle.View) (dead
 }
 
 func (r *Registry) deadlines(in *install, rec *installRecord, v *lifecycle.View) deadline.Install {
-	return deadline.Install{View: v, Ordered: rec.Ordered, Within: rec.Within.D(), Began: rec.Began, Whole: in.recipe.Deadline.D(),
-		Heard: in.heard(), Down: r.downtime.list()}
+	return deadlines(in, rec, v, in.heard(), *r.downtime.list())
+}
+
+func deadlines(in *install, rec *installRecord, v *lifecycle.View, heard time.Time, down []deadline.Interval) deadline.Install {
+	return deadline.Install{View: v, Ordered: rec.Ordered, Within: rec.Within.D(), Began: rec.Began, Whole: in.recipe.Deadline.D(), Heard: heard, Down: down}
 }
 
 // Expire implements deadline.Installs.

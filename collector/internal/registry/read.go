@@ -54,41 +54,46 @@ func (r *Registry) Nodes(names []string) []proto.Node {
 }
 
 func (r *Registry) nodeView(n *node) proto.Node {
+	r.pub.RLock()
+	s := r.sources(n)
+	r.pub.RUnlock()
+	return s.node()
+}
+
+// node is what everybody sees.
+func (s sources) node() proto.Node {
+	n, in, rec, l := s.n, s.in, s.rec, s.view
 	v := proto.Node{Schema: proto.Schema, Name: n.Spec.Name, Status: proto.StatusDefined, BootAction: n.BootAction, Since: n.Changed,
 		MACs: n.Spec.MACs, IP: n.Spec.IP, Serial: n.Spec.Serial, Profile: n.Spec.Profile, Groups: n.Spec.Groups, Attrs: n.Spec.Attrs,
 		Protected: n.Spec.Protected, Revision: n.Revision}
 	if n.Discovered {
 		v.Status = proto.StatusDiscovered
 	}
-	v.Summary, v.LastSeen = string(v.Status), r.lastLine(n.Spec.Name)
+	v.Summary, v.LastSeen = string(v.Status), s.line
 	if n.Moved != "" {
 		v.Warnings = []string{n.Moved}
 	}
-	r.pub.RLock()
-	in := r.pub.installs[n.Install]
-	r.pub.RUnlock()
 	if in == nil {
 		return v
 	}
-	rec, l := in.rec.Load(), in.look()
 	v.Status, v.Waiting, v.Summary, v.Stage, v.Step = l.Status, l.Waiting, l.Summary, l.Stage, l.Step
 	v.Install, v.Ordinal, v.Attempt, v.Label = rec.ID, rec.Ordinal, rec.Attempt, rec.Label
-	v.Since, v.LastSeen = l.Since, later(l.LastSeen, in.heard()) // of its agent: no log's word stands for that
+	v.Since, v.LastSeen = l.Since, later(l.LastSeen, heardAt(s.heard)) // of its agent: no log's word stands for that
 	v.Cause, v.Warnings, v.Contested = l.Cause, append(v.Warnings, l.Warnings...), l.Contested
 	v.Orders = pendingOf(rec)
-	v.Hardware, v.Facts, v.Rescue = rec.Hardware, in.facts.Load(), rec.Rescue
-	if d, ok := r.due(in, rec, l); ok {
+	v.Hardware, v.Facts, v.Rescue = rec.Hardware, s.facts, rec.Rescue
+	if d, ok := s.due(); ok {
 		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall}
 	}
-	in.mu.Lock()
-	v.Revision = max(v.Revision, in.newest())
-	in.mu.Unlock()
+	v.Revision = max(v.Revision, s.newest)
 	return v
 }
 
 // heard is when the last heartbeat came, zero without one.
-func (in *install) heard() time.Time {
-	if ms := in.seen.Load(); ms != 0 {
+func (in *install) heard() time.Time { return heardAt(in.seen.Load()) }
+
+func heardAt(ms int64) time.Time {
+	if ms != 0 {
 		return time.UnixMilli(ms).UTC()
 	}
 	return time.Time{}

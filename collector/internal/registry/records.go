@@ -33,6 +33,7 @@ type nodeRecord struct {
 type node struct {
 	nodeRecord
 	installs []string // by ordinal
+	cell     *cell    // since it was published
 }
 
 // Recipe is what a profile says of an install, as it was when that was ordered. Many installs share one.

@@ -63,6 +63,7 @@ type Registry struct {
 	secret      []byte // claims and tickets are derived from it
 	m           *model
 	shared      shared
+	everybody   atomic.Pointer[order]
 	pub         published
 	checkpoints checkpoints
 	downtime    downtime
