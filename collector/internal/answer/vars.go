@@ -35,7 +35,7 @@ var variables = []Variable{
 	{"keyboard", "us", false, "keyboard layout as X11 names it", match(`^[a-z]{2,8}(\([a-z0-9_-]+\))?$`, "a layout like us or de(nodeadkeys)")},
 	{"keymap", "english-us", false, "keyboard layout as YaST names it", match(`^[a-z][a-z0-9_-]*$`, "a layout like english-us or german")},
 	{"language", "en_US.UTF-8", false, "locale", match(`^(C|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$`, "a locale like en_US.UTF-8")},
-	{"ntp", "", false, "time servers, a list", list(checkHost)},
+	{"ntp", "", false, "time servers, a list; debian-installer takes the first one (clock-setup/ntp-server)", list(checkHost)},
 	{"packages", "", false, "further packages, a list; kickstart also takes @GROUP and -PACKAGE", list(match(`^-?(@\^?)?[A-Za-z0-9][A-Za-z0-9._+:*-]*$`, "names of packages"))},
 	{"proxy", "", false, "URL of the proxy through which packages are fetched", checkURL("http", "https")},
 	{"rootpw-hash", "", true, "password of root as crypt(5) gives it; where it is not set root has none and cannot log in by one", match(`^\$[0-9a-z]{1,8}\$[A-Za-z0-9./$=,+-]{1,300}$`, "a hash like $6$…, from openssl passwd -6")},

@@ -72,3 +72,33 @@ func TestAnswerURL(t *testing.T) {
 		t.Errorf("the directory is %s, want a slash at its end", got)
 	}
 }
+
+// On a site that boots its machines by itself, Anaconda says by headers who it is.
+func TestAnswerByHeaders(t *testing.T) {
+	const mac = "X-RHN-Provisioning-MAC-0"
+	for _, c := range []struct {
+		name, path string
+		headers    []string
+		status     int
+		body       string
+		sent       []string
+	}{
+		{"MAC", "/boot/answer/ks.cfg", []string{mac, "eth0 52:54:00:00:0D:02"}, 200, "text\n", []string{"tick answer/ks.cfg true"}},
+		{"second MAC", "/boot/answer/ks.cfg", []string{mac, "lo", "X-RHN-Provisioning-MAC-1", "eth1 52:54:00:00:0d:02"}, 200, "text\n", []string{"tick answer/ks.cfg true"}},
+		{"no headers", "/boot/answer/ks.cfg", nil, 404, "inst.ks.sendmac", nil},
+		{"rubbish", "/boot/answer/ks.cfg", []string{mac, "eth0 ../../x"}, 404, "inst.ks.sendmac", nil},
+		{"another's", "/boot/answer/ks.cfg", []string{mac, "eth0 52:54:00:00:0d:03"}, 404, "there is no such answer file", nil},
+		{"serial alone", "/boot/answer/ks.cfg", []string{"X-System-Serial-Number", "S1"}, 404, "there is no such answer file", nil},
+		{"another file", "/boot/answer/shadow", []string{mac, "eth0 52:54:00:00:0d:02"}, 404, "there is no such answer file", nil},
+	} {
+		d := &decider{}
+		url, _ := serve(t, d)
+		resp := get(t, url+c.path, c.headers...)
+		if got := body(t, resp); resp.StatusCode != c.status || !strings.Contains(got, c.body) {
+			t.Errorf("%s: answer = %d %q, want %d %q", c.name, resp.StatusCode, got, c.status, c.body)
+		}
+		if diff := cmp.Diff(c.sent, waitSent(d, len(c.sent))); diff != "" {
+			t.Errorf("%s: sent: -want +got\n%s", c.name, diff)
+		}
+	}
+}

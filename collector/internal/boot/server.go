@@ -36,6 +36,10 @@ type Decider interface {
 	// Answer gives an answer file of the attempt with this ticket; Sent tells of it as AnswerPrefix and its name. The
 	// Request has no MAC. A *proto.Problem below 500 is the answer to the machine, with its status.
 	Answer(ctx context.Context, r Request, install, ticket, file string) ([]byte, error)
+
+	// AnswerOf gives an answer file, and the ticket that Sent is to have, to a machine that says who it is by MACs and Serial
+	// of the Request: on a site that boots its machines by itself, no boot script told it a ticket.
+	AnswerOf(ctx context.Context, r Request, file string) (b []byte, ticket string, err error)
 }
 
 // Request is what a machine says of itself. Nothing of it is proven.
@@ -47,6 +51,8 @@ type Request struct {
 	RemoteAddr string // ADDRESS:PORT
 	Serial     string // at most 128 bytes
 	UUID       string // at most 64 bytes
+
+	MACs []string // with AnswerOf: every card's, as in MAC
 }
 
 // Images is the URL of the images directory as the machine reaches it, for the templates of profiles.
@@ -101,6 +107,7 @@ type server struct {
 //	GET|HEAD /boot/{mac}[?format=ipxe|grub|pxelinux][&serial=…][&uuid=…]
 //	GET|HEAD …/grub.cfg-01-{mac}, …/grub.cfg-{mac}, …/grub.cfg, …/pxelinux.cfg/01-{mac}
 //	GET|HEAD /boot/answer/{install}/{ticket}/{file}
+//	GET|HEAD /boot/answer/{file}, with the headers of inst.ks.sendmac and inst.ks.sendsn
 //	GET|HEAD /images/…
 //
 // It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -35,14 +36,66 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 	if n == nil || in.recipe.Answer == nil {
 		return nil, gone
 	}
-	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Erased || rec.Attempt != attempt || v.Sealed || over(v) {
+	if rec := in.rec.Load(); rec.Attempt != attempt {
+		return nil, gone
+	}
+	return r.answerFile(in, n, q, file)
+}
+
+// AnswerOf implements boot.Decider: to a machine of a site that boots its nodes by itself, while an install of it is
+// ordered. Its word is not proven: it gets nothing from another address than its node has, where one is known.
+func (r *Registry) AnswerOf(_ context.Context, q boot.Request, file string) ([]byte, string, error) {
+	gone := problem(404, proto.CodeNotFound, "", "there is no such answer file, or its install is over")
+	var n *node
+	r.pub.RLock()
+	for _, mac := range q.MACs {
+		m := r.pub.nodes[r.pub.macs[mac]]
+		if m != nil && n != nil && m != n {
+			r.pub.RUnlock()
+			return nil, "", problem(409, proto.CodeConflict, "", "the machine has cards of %s and of %s: it is not clear which one it is", n.Spec.Name, m.Spec.Name)
+		}
+		if m != nil {
+			n = m
+		}
+	}
+	r.pub.RUnlock()
+	if n == nil && len(q.MACs) == 0 {
+		n = r.owner(identityOf(q.Serial, ""), "")
+	}
+	if n == nil || n.Discovered {
+		return nil, "", gone
+	}
+	r.pub.RLock()
+	in := r.pub.installs[n.Install]
+	r.pub.RUnlock()
+	if in == nil || in.recipe.Boot != profile.BootExternal || in.recipe.Answer == nil || r.fromElsewhere(n, q.RemoteAddr) {
+		return nil, "", gone
+	}
+	b, err := r.answerFile(in, n, q, file)
+	return b, r.ticket(in.id, in.rec.Load().Attempt), err
+}
+
+// fromElsewhere reports whether a request comes from another address than its node is known to have.
+func (r *Registry) fromElsewhere(n *node, remote string) bool {
+	if r.opt.AnyAddress || n.Spec.IP == "" {
+		return false
+	}
+	from, errFrom := netip.ParseAddrPort(remote)
+	want, errWant := netip.ParseAddr(n.Spec.IP)
+	return errFrom != nil || errWant != nil || from.Addr().Unmap() != want.Unmap()
+}
+
+// answerFile makes a file of an install that is under way.
+func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string) ([]byte, error) {
+	gone := problem(404, proto.CodeNotFound, "", "there is no such answer file, or its install is over")
+	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Erased || v.Sealed || over(v) {
 		return nil, gone
 	}
 	spec, err := r.specOf(in, n)
 	if err != nil {
 		return nil, err
 	}
-	files, err := in.recipe.Answer.Render(answerData(spec, id, q.Images(), r.opt.URLs, r.opt.Pin()))
+	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q.Images(), r.opt.URLs, r.opt.Pin()))
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
 			"answer file of %s: %v", spec.Name, err)

@@ -149,3 +149,66 @@ func TestRenderRefuses(t *testing.T) {
 		t.Errorf("a template that cannot be made: %v", err)
 	}
 }
+
+// TestAnswerByMachine: where the site boots a node by itself, its installer says who it is, and gets the file of the install
+// that is ordered, from the node's address alone.
+func TestAnswerByMachine(t *testing.T) {
+	s := registrytest.New(t)
+	withAnswer(s, answerText)
+	p := s.Profiles.All["compute"]
+	p.Recipe.Boot, p.Recipe.Kernel, p.Recipe.Args = "external", "", ""
+	mac := s.Add("n1", 1)
+	other := s.Add("n2", 2)
+	ip, serial := "10.0.0.7", "S1"
+	if err := s.PatchNodes(ctx, []string{"n1"}, proto.NodePatch{IP: &ip, Serial: &serial}); err != nil {
+		t.Fatal(err)
+	}
+	get := func(remote, serial string, macs ...string) string {
+		b, ticket, err := s.AnswerOf(ctx, boot.Request{Host: "10.0.0.1:8480", RemoteAddr: remote, MACs: macs, Serial: serial}, "ks.cfg")
+		if p := new(proto.Problem); errors.As(err, &p) {
+			return http.StatusText(p.Status)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Sent(ctx, ticket, "answer/ks.cfg", true)
+		return string(b)
+	}
+	const from = "10.0.0.7:1234"
+	if got := get(from, "", mac); got != "Not Found" {
+		t.Errorf("without an order: %s", got)
+	}
+	id := s.Ordered("n1")
+	s.Ordered("n2")
+	for _, c := range []struct {
+		name, remote, serial string
+		macs                 []string
+		want                 string
+	}{
+		{"MAC", from, "", []string{mac}, "n1 " + mac},
+		{"among others", from, "", []string{"52:54:00:00:00:77", mac}, "n1 " + mac},
+		{"serial", from, "S1", nil, "n1 " + mac},
+		{"IPv4 in IPv6", "[::ffff:10.0.0.7]:1", "", []string{mac}, "n1 " + mac},
+		{"no address known", "10.9.9.9:1", "", []string{other}, "n2 " + other},
+		{"from elsewhere", "10.0.0.8:1234", "", []string{mac}, "Not Found"},
+		{"from nowhere", "", "", []string{mac}, "Not Found"},
+		{"two nodes", from, "", []string{mac, other}, "Conflict"},
+		{"unknown", from, "", []string{"52:54:00:00:00:77"}, "Not Found"},
+		{"an unknown card with a serial", from, "S1", []string{"52:54:00:00:00:77"}, "Not Found"},
+		{"nobody", from, "", nil, "Not Found"},
+	} {
+		if got := get(c.remote, c.serial, c.macs...); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	if got := kinds(t, s, "n1", id); got[len(got)-1] != "stage:answer-sent" {
+		t.Errorf("events = %v", got)
+	}
+	p = registrytest.Prepared("compute")
+	p.Recipe.Answer = &answer.Recipe{Name: "kickstart-x.tmpl", Text: answerText, Vars: map[string]string{"rootpw-hash": "x"}}
+	s.Profiles.Put("compute", p)
+	s.Ordered("n1")
+	if got := get(from, "", mac); got != "Not Found" {
+		t.Errorf("of a node that our boot script starts: %s", got)
+	}
+}

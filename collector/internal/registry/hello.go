@@ -285,7 +285,7 @@ func (c *change) observeAttempt(rec *installRecord, clock proto.Clock) error {
 	if rec.Attempt >= rec.Allowed && !rec.Looped {
 		rec.Looped = true
 		err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceAuth, Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt,
-			Message: fmt.Sprintf("the installer was booted again after %d attempts without an end", rec.Attempt)})
+			Message: fmt.Sprintf("the installer was booted again after %d attempts without an end; the site boots this node by itself, and it cannot be stopped from here", rec.Attempt)})
 		if err != nil {
 			return err
 		}
