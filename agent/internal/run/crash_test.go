@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,4 +163,93 @@ func TestKilledAtEachPoint(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKilledAtOrdersAndRestarts: an agent that is killed, anywhere, while it carries out an order or brings a restart about. What
+// was skipped by the order never runs, the restart is asked for again in the same boot before anything else, and comes about
+// once. PROVOST_SOAK=1 takes every point, else those beside the orders and the restart, and a few.
+func TestKilledAtOrdersAndRestarts(t *testing.T) {
+	const ran = "#!/bin/sh\necho $PROVOST_STEP >> \"$PROVOST_RUN/ran\"\n"
+	fresh := func(t *testing.T) *bench {
+		b := realBench(t, proto.PhaseFirstboot, ran, ran, ran+"exit 64\n", ran)
+		for i := range b.plan.Steps {
+			b.plan.Steps[i].Rerunnable = true
+		}
+		b.plan.Steps[2].Reboot = &proto.Reboot{Max: 1}
+		b.order(proto.VerbSkip, "s2")
+		return b
+	}
+	b := fresh(t)
+	b.crash(0)
+	text, err := os.ReadFile(filepath.Join(b.state, "points"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := strings.Fields(string(text))
+	for _, want := range []string{"order-recorded", "reboot-recorded"} {
+		if !slices.Contains(points, want) {
+			t.Fatalf("the point %s was not met: %q", want, points)
+		}
+	}
+	near := func(i int) bool {
+		for _, j := range []int{i - 1, i, i + 1} {
+			if j >= 0 && j < len(points) && (points[j] == "order-recorded" || points[j] == "reboot-recorded") {
+				return true
+			}
+		}
+		return i%13 == 0
+	}
+	for i, point := range points {
+		if !near(i) && os.Getenv("PROVOST_SOAK") == "" {
+			continue
+		}
+		t.Run(fmt.Sprintf("%d-%s", i+1, point), func(t *testing.T) {
+			t.Parallel()
+			b := fresh(t)
+			b.crash(i + 1)
+			_, ended := b.tale()
+			before := b.effects()
+			if code := b.exit(); code != 3 {
+				t.Errorf("the next run in the same boot = %d, want a restart", code)
+			}
+			if code := b.exit(); code != 3 || b.effects()["s4"] != 0 {
+				t.Errorf("another one = %d, and s4 ran %d times, want the same restart and nothing else", code, b.effects()["s4"])
+			}
+			b.boot = boot2
+			if code := b.exit(); code != 0 {
+				t.Errorf("after the restart = %d, want 0", code)
+			}
+			now := b.effects()
+			_, final := b.tale()
+			if now["s2"] != 0 || final["s2"] != proto.OutcomeSkipped {
+				t.Errorf("s2, which an order skips, ran %d times and ended %q", now["s2"], final["s2"])
+			}
+			for _, s := range []string{"s1", "s3", "s4"} {
+				if ended[s] == proto.OutcomeOK && now[s] != before[s] || now[s] == 0 || final[s] != proto.OutcomeOK {
+					t.Errorf("%s ran %d times, %d before the kill, after which it had ended %q; in the end %q", s, now[s], before[s], ended[s], final[s])
+				}
+			}
+			restarts, orders := 0, 0
+			for _, e := range b.events() {
+				switch e.Kind {
+				case proto.KindReboot:
+					restarts++
+				case proto.KindOrder:
+					orders++
+				}
+			}
+			if restarts != 1 || orders != 1 {
+				t.Errorf("%d restarts and %d orders in the journal, want one of each", restarts, orders)
+			}
+		})
+	}
+}
+
+// exit runs the agent to its end and gives its exit status.
+func (b *bench) exit() int {
+	b.t.Helper()
+	cmd := b.agentCommand()
+	cmd.SysProcAttr = nil // parallel tests change threads
+	cmd.Run()
+	return cmd.ProcessState.ExitCode()
 }

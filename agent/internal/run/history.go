@@ -28,6 +28,7 @@ type past struct {
 	warned  bool          // it failed, and the plan goes on after it
 	again   bool          // ordered to run again, whatever was
 	passed  bool          // an order passes over it
+	owed    *proto.Order  // that order, while the end that it makes is not recorded
 	first   time.Time     // of the first start
 	exit    int           // of the last end
 	asked   int           // ends that asked for a restart, or for another run
@@ -64,7 +65,7 @@ func (h *history) apply(e proto.Event) {
 	case proto.KindStepStart:
 		p := h.steps[k]
 		p.tries, p.open, p.boot, p.again, p.repeat = max(p.tries, e.Try), true, e.Boot, false, false
-		p.passed = false
+		p.passed, p.owed = false, nil
 		delete(h.forced, e.Step)
 		if p.first.IsZero() {
 			p.first = e.Time
@@ -72,7 +73,7 @@ func (h *history) apply(e proto.Event) {
 		h.steps[k] = p
 	case proto.KindStepEnd:
 		p := h.steps[k]
-		p.open, p.outcome, p.warned, p.ended = false, e.Outcome, e.Warning, e.Boot
+		p.open, p.outcome, p.warned, p.ended, p.owed = false, e.Outcome, e.Warning, e.Boot, nil
 		p.tries = max(p.tries, e.Try)
 		p.again = p.again && !e.Outcome.Good()
 		p.exit, p.repeat = e.Exit, e.Again
@@ -99,11 +100,11 @@ func (h *history) apply(e proto.Event) {
 			h.forget(e.Step)
 		case proto.VerbSkip:
 			p := h.steps[k]
-			p.passed = true
+			p.passed, p.owed = true, &proto.Order{Actor: e.Actor, Reason: e.Message}
 			h.steps[k] = p
 		case proto.VerbRetry:
 			p := h.steps[k]
-			p.again = true
+			p.again, p.owed = true, nil
 			h.steps[k] = p
 		}
 	}
@@ -115,7 +116,7 @@ func (h *history) forget(step string) {
 	for k, p := range h.steps {
 		if step == "all" || k == key(proto.PhasePre, step) || k == key(proto.PhasePost, step) ||
 			k == key(proto.PhaseFirstboot, step) || k == key(proto.PhaseBoot, step) {
-			p.again = true
+			p.again, p.owed = true, nil
 			h.steps[k] = p
 		}
 	}

@@ -30,9 +30,11 @@ import (
 type job struct {
 	Plan proto.Plan
 	Opts run.Options
+	Boot string
 }
 
-// agent is a whole agent process that runs one phase. Its exit status is 0 when all is well, 1 when a step failed.
+// agent is a whole agent process that runs one phase. Its exit status is 0 when all is well, 1 when a step failed, 3 when
+// the machine is to restart.
 func agent(state string) int {
 	var j job
 	b, err := os.ReadFile(filepath.Join(state, "job.json"))
@@ -48,19 +50,22 @@ func agent(state string) int {
 	}
 	begin := time.Now()
 	crash := crashAt(state)
-	jn, err := journal.Open(state, func() (time.Time, string, time.Duration) { return time.Now(), boot1, time.Since(begin) }, journal.Options{Crash: crash})
+	jn, err := journal.Open(state, func() (time.Time, string, time.Duration) { return time.Now(), j.Boot, time.Since(begin) }, journal.Options{Crash: crash})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 70
 	}
 	defer jn.Close()
-	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: boot1, Attempt: 2, Processes: processes, Crash: crash,
+	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: j.Boot, Attempt: 2, Processes: processes, Crash: crash,
 		Lib: filepath.Join(state, "lib"), Script: func(d string) (string, error) { return filepath.Join(state, "files", d), nil }}, j.Opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 70
 	}
-	if r.Outcome != proto.OutcomeOK {
+	switch {
+	case r.Reboot != nil && r.Action == run.ActReboot:
+		return 3
+	case r.Outcome != proto.OutcomeOK:
 		return 1
 	}
 	return 0
@@ -114,7 +119,7 @@ func realBench(t *testing.T, phase proto.Phase, scripts ...string) *bench {
 
 func (b *bench) agentCommand() *exec.Cmd {
 	b.t.Helper()
-	text, err := json.Marshal(job{b.plan, b.opts})
+	text, err := json.Marshal(job{b.plan, b.opts, b.boot})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -349,6 +349,10 @@ func (r *runner) round(ctx context.Context) (again *proto.Step, cause *proto.Eve
 			r.skipRest(s)
 			return nil, nil
 		}
+		if o := r.history.steps[key(r.o.Phase, s.Name)].owed; o != nil { // the agent died when it had taken the order
+			r.skipped(s, *o)
+			continue
+		}
 		if r.settled(s) {
 			continue
 		}
