@@ -100,6 +100,11 @@ func (l *Lab) Events(ctx context.Context, node string) (proto.EventList, error) 
 	return list, err
 }
 
+// Doctor asks what the collector finds when it looks at itself.
+func (l *Lab) Doctor(ctx context.Context, doc *proto.Doctor) error {
+	return l.provostJSON(ctx, doc, "doctor")
+}
+
 // process is a program in the background. It ends with this one.
 type process struct {
 	cmd  *exec.Cmd
