@@ -16,7 +16,7 @@ import (
 // doctor looks at everything that this collector works with.
 func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 	return doctor.Check(ctx, doctor.Site{
-		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.ownWarnings, Database: s.store.Err,
+		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.ownWarnings, Database: s.store.Trouble,
 		Logs:         func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
 		Certificates: s.ca.Certificates(), Now: time.Now(),
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),

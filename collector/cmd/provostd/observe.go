@@ -28,7 +28,7 @@ func (s *Server) currentWarnings() []string { return append(s.ownWarnings(), s.r
 // ownWarnings leaves out what the doctor looks at by itself.
 func (s *Server) ownWarnings() []string {
 	var w []string
-	if err := s.store.Err(); err != nil {
+	if err := s.store.Trouble(); err != nil {
 		w = append(w, err.Error())
 	}
 	if free, all, err := store.Space(s.set.Dirs.Data); err != nil {

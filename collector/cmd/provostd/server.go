@@ -122,7 +122,7 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.api, err = api.New(api.Config{Registry: s.reg, Profiles: s.site, CA: s.ca.PEM, Version: versionText(), Warnings: s.currentWarnings, Blind: s.read.blind, Doctor: s.doctor, Reach: s.reach,
-		Ready: s.store.Err, Log: s.log, Admin: api.Admin{Reload: s.site.reload, Backup: s.backup, Metrics: s.writeMetrics, ConfigDir: s.set.Dirs.Config,
+		Ready: s.store.Trouble, Log: s.log, Admin: api.Admin{Reload: s.site.reload, Backup: s.backup, Metrics: s.writeMetrics, ConfigDir: s.set.Dirs.Config,
 			Problems: s.site.problems}})
 	if err != nil {
 		return err

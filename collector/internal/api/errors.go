@@ -45,6 +45,8 @@ func asProblem(err error) *proto.Problem {
 		return problem(503, proto.CodeBusy, "come again after Retry-After", "the collector is shutting down")
 	case errors.Is(err, context.DeadlineExceeded):
 		return problem(503, proto.CodeBusy, "come again after Retry-After", "the request waited for %s and was not begun", requestTime)
+	case errors.Is(err, store.ErrFull):
+		return problem(503, proto.CodeStorage, "make room on the frontend's disk; then the collector goes on by itself", "nothing was taken: the collector's disk is full")
 	case errors.Is(err, store.ErrStorage):
 		return problem(503, proto.CodeStorage, "look at the frontend's disk and at provostd's log", "nothing was taken: the collector's disk refused it")
 	}

@@ -36,6 +36,11 @@ func TestMain(m *testing.M) {
 			fmt.Println("ERROR", err)
 			os.Exit(1)
 		}
+	case "faulty":
+		if err := faulty(os.Args[1:]); err != nil {
+			fmt.Println("ERROR", err)
+			os.Exit(1)
+		}
 	default:
 		os.Exit(m.Run())
 	}

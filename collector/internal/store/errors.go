@@ -10,6 +10,8 @@ var (
 	ErrBusy = errors.New("the store is busy")
 	// ErrStorage: the disk refused. Nothing that is seen afterwards holds anything of this call.
 	ErrStorage = errors.New("the disk did not take it")
+	// ErrFull comes with an ErrStorage whose cause is room: the file could not grow, and the next call may be taken.
+	ErrFull = errors.New("the disk is full")
 	// ErrClosed: the store is shut down.
 	ErrClosed = errors.New("the store is closed")
 	// ErrPanic: the caller's own function panicked. Nothing of it was done; its neighbours are not touched.

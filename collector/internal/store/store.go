@@ -91,10 +91,11 @@ type Store struct {
 	quit    chan struct{}
 	stopped chan struct{} // closed when the writer is done
 
-	broken atomic.Pointer[error] // set once nothing can be trusted to reach the disk any more
-	feed   feed
-	stats  stats
-	copied copied
+	broken  atomic.Pointer[error] // set once nothing can be trusted to reach the disk any more
+	refused atomic.Pointer[error] // why the last commit did not happen; nil after one that did
+	feed    feed
+	stats   stats
+	copied  copied
 }
 
 // Revision is that of the last committed event, 0 before the first.
@@ -109,6 +110,18 @@ func (s *Store) SetHooks(h Hooks) { s.hooks = h }
 // Err says why the store takes nothing any more, nil while it does.
 func (s *Store) Err() error {
 	if e := s.broken.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// Trouble says why the last commit did not happen, or why none will: nil after one that did. A disk that was full takes the
+// next commit when there is room again.
+func (s *Store) Trouble() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if e := s.refused.Load(); e != nil {
 		return *e
 	}
 	return nil

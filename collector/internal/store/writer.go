@@ -182,9 +182,14 @@ func (s *Store) commit(g *group) {
 	if err != nil {
 		s.stats.failed.Add(1)
 		g.err = fmt.Errorf("%w: writing %s: %w", ErrStorage, s.path, err)
+		if couldNotGrow(err) {
+			g.err = fmt.Errorf("%w: %w", ErrFull, g.err)
+		}
+		s.refused.Store(&g.err)
 		s.lose(err, good)
 		return
 	}
+	s.refused.Store(nil)
 	s.stats.committed(time.Since(begin), len(entries), begin)
 	for _, tx := range written {
 		s.feed.trimmed(tx.first)
