@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,17 @@ func (l *Lab) URL() string     { return fmt.Sprintf("https://127.0.0.1:%d", l.li
 func (l *Lab) CA() string      { return l.path("data", "ca", "ca.pem") }
 func (l *Lab) JoinKey() string { return l.path("data", "join-key") }
 func (l *Lab) Bin() string     { return filepath.Join(l.source, "bin") }
+
+// Images is where nodes find the images directory.
+func (l *Lab) Images() string { return fmt.Sprintf("http://%s:%d/images", Host, l.boot) }
+
+// AddImages puts a directory's files below /images/NAME.
+func (l *Lab) AddImages(ctx context.Context, name, dir string) error {
+	if err := command(ctx, io.Discard, time.Minute, "cp", "-r", "--reflink=auto", "--no-dereference", dir, l.path("images", name)); err != nil {
+		return fmt.Errorf("laying out the images: %w", err)
+	}
+	return nil
+}
 
 // StartCollector starts provostd and waits until it answers, 2 minutes at most: thousands of
 // agents may be waiting for it, too. It may be called again after KillCollector: addresses and
