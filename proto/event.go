@@ -36,13 +36,13 @@ const (
 	KindContested  Kind = "contested"   // a second machine showed the same claim
 	KindBootAction Kind = "boot-action" // the boot action became Message
 	KindLoop       Kind = "loop"        // Attempt attempts were used up and the node asked for one more
-	KindStalled    Kind = "stalled"     // Stage did not come in its time
+	KindStalled    Kind = "stalled"     // Stage did not come in its time; of an agent: the installer waits for somebody at its screen
 	KindDeadline   Kind = "deadline"    // Stage did not come in its second, last time
 	KindAborted    Kind = "aborted"     // an operator ended the install
 	KindSuperseded Kind = "superseded"  // a newer install was ordered
 )
 
-var agentKinds = []Kind{KindAgentStart, KindStage, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
+var agentKinds = []Kind{KindAgentStart, KindStage, KindStalled, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
 
 // Limits of one event. A longer text is cut by whoever writes it, with the cut stated.
 const (
@@ -113,6 +113,8 @@ func (e *Event) CheckAgent() error {
 		return fmt.Errorf("offset_ms is negative")
 	case e.Try < 0 || e.DurationMS < 0:
 		return fmt.Errorf("try or duration_ms is negative")
+	case e.Kind == KindStalled && e.Stage == "":
+		return fmt.Errorf("stalled without the stage that does not come")
 	case len(e.Message) > MaxMessage:
 		return fmt.Errorf("message of %d bytes, at most %d are allowed", len(e.Message), MaxMessage)
 	case len(e.Tail) > MaxTail:

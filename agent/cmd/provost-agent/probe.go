@@ -116,12 +116,19 @@ type told struct {
 	failed bool
 }
 
+func toldBy(e *proto.Event) told {
+	if e.Kind == proto.KindStalled {
+		return told{string(e.Kind), false}
+	}
+	return told{e.Stage, e.Failed}
+}
+
 // reported is what the journal says already of this boot's install, whoever said it.
 func (p *prober) reported() map[told]bool {
 	out := map[told]bool{}
 	for r, err := range p.a.journal.Events() {
 		if err == nil && r.Event.Stage != "" && r.Event.Boot == p.a.boot {
-			out[told{r.Event.Stage, r.Event.Failed}] = true
+			out[toldBy(&r.Event)] = true
 		}
 	}
 	return out
@@ -145,7 +152,7 @@ func (p *prober) look() {
 		known := p.reported()
 		for len(p.pending) > 0 {
 			e := p.pending[0]
-			if !known[told{e.Stage, e.Failed}] {
+			if !known[toldBy(&e)] {
 				if _, err := p.a.journal.Append(e); err != nil {
 					p.a.log.Warn("recording what the installer does", "stage", e.Stage, "error", err)
 					return

@@ -10,7 +10,7 @@ const Generic = "generic"
 // waitFile is how an operator at the node stops any install (Stacki's convention); run honours it.
 const waitFile = "/tmp/wait"
 
-// Stages that stand in no sequence: they say how it is, not how far.
+// Words of Known that stand in no sequence: they say how it is, not how far.
 const (
 	stageWait    = "wait"
 	stageStalled = "stalled"
@@ -45,7 +45,7 @@ const diSyslog = "/var/log/syslog"
 var debian = table{
 	family: "debian",
 	marks:  [][]string{{"/usr/share/debconf", "/bin/main-menu"}, {"/usr/share/debconf", "/usr/bin/main-menu"}},
-	logs:   []logFile{{diSyslog, syslogLine}},
+	logs:   []logFile{{diSyslog, syslogLine, debconfTalk}},
 	stages: []row{
 		{"installer-started", []sign{process("main-menu"), line(diSyslog, "main-menu: INFO: Menu item '")}},
 		{"ssh-open", []sign{port(22)}}, // network-console
@@ -61,6 +61,9 @@ var debian = table{
 		line(diSyslog, "anna: WARNING **: package retrieval failed"),
 	},
 	errors: []string{"WARNING **: ", ": error: ", ": E: ", "exiting on error", "debootstrap: W: ", "tasksel: "},
+	// With DEBCONF_DEBUG=developer on the kernel command line cdebconf logs what it is asked (debconf-devel(7)), and nothing
+	// is answered after the last GO. A screen that nobody sees is never answered.
+	stall: stall{diSyslog, "--> GO", time.Minute, debconfQuestions},
 }
 
 const (
@@ -75,7 +78,7 @@ const (
 var redhat = table{
 	family: "redhat",
 	marks:  [][]string{{"/usr/sbin/anaconda"}, {"/run/anaconda"}},
-	logs:   []logFile{{anacondaLog, timedLine}, {packagingLog, timedLine}, {programLog, timedLine}},
+	logs:   []logFile{{anacondaLog, timedLine, nil}, {packagingLog, timedLine, nil}, {programLog, timedLine, nil}},
 	stages: []row{
 		{"installer-started", []sign{process("anaconda"), file(anacondaLog)}},
 		{"ssh-open", []sign{port(22)}}, // inst.sshd
@@ -110,7 +113,7 @@ const (
 var suse = table{
 	family: "suse",
 	marks:  [][]string{{"/usr/lib/YaST2"}, {"/etc/YaST2"}},
-	logs:   []logFile{{y2log, y2Line}},
+	logs:   []logFile{{y2log, y2Line, nil}},
 	stages: []row{
 		{"installer-started", []sign{process("y2base"), process("y2start"), file(y2log)}},
 		{"ssh-open", []sign{port(22), port(2200)}},
@@ -125,7 +128,7 @@ var suse = table{
 	},
 	errors: []string{"<3> ", "<5> "},
 	// A dialog with a button is open and nobody presses it.
-	stall: stall{y2log, "YPushButton.cc", 120 * time.Second},
+	stall: stall{y2log, "YPushButton.cc", 120 * time.Second, nil},
 }
 
 const (
@@ -137,7 +140,7 @@ const (
 var ubuntu = table{
 	family: "ubuntu",
 	marks:  [][]string{{"/snap/subiquity"}, {"/snap/ubuntu-desktop-bootstrap"}, {"/var/lib/snapd/seed/snaps/subiquity_*.snap"}},
-	logs:   []logFile{{subiquityLog, timedLine}, {curtinLog, plain}},
+	logs:   []logFile{{subiquityLog, timedLine, nil}, {curtinLog, plain, nil}},
 	stages: []row{
 		{"installer-started", []sign{args("subiquity.cmd.server"), file(subiquityLog)}},
 		{"autoinst-present", []sign{

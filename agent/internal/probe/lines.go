@@ -4,6 +4,7 @@ package probe
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,29 @@ func syslogLine(l string) string {
 	}
 	name, _, _ := strings.Cut(tag, "[")
 	return name + ": " + text
+}
+
+// debconfTalk tells the lines of debconf's protocol (debconf-devel(7)), as cdebconf logs them with DEBCONF_DEBUG=developer.
+func debconfTalk(l string) bool {
+	l, ok := strings.CutPrefix(l, "debconf: ")
+	return ok && (strings.HasPrefix(l, "--> ") || strings.HasPrefix(l, "<-- ") || strings.HasPrefix(l, "Adding ["))
+}
+
+// debconfQuestions names the questions on the screen since the last GO but one: "INPUT PRIORITY NAME" was answered that it
+// will be asked.
+func debconfQuestions(talk []string) string {
+	var names []string
+	for i := len(talk) - 2; i > 0 && !strings.HasPrefix(talk[i], "debconf: --> GO"); i-- {
+		words := strings.Fields(talk[i-1])
+		if strings.HasPrefix(talk[i], "debconf: <-- 0 question will be asked") && len(words) == 5 && words[2] == "INPUT" {
+			names = append(names, words[4])
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	slices.Reverse(names)
+	return "the installer waits for an answer to " + strings.Join(names, ", ")
 }
 
 // timedLine drops a leading time, or date and time.

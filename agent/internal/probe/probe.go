@@ -35,8 +35,9 @@ const LogName = "installer.log"
 
 // Finding is something that happened to the install.
 type Finding struct {
-	Stage   string   // as in proto.Stages, or "wait" or "stalled"
+	Stage   string   // as in proto.Stages, or "wait"
 	Failed  bool     // the installer failed before Stage, which is the next one that was due
+	Stalled bool     // the installer waits at its screen for somebody and does not get to Stage, the next one that was due
 	Waiting bool     // the installer waits for somebody
 	Message string   // what was seen; of a failure the installer's own words
 	Tail    []string // of a failure the end of the installer's log
@@ -47,6 +48,9 @@ func (f Finding) Event() proto.Event {
 	e := proto.Event{Kind: proto.KindStage, Stage: f.Stage, Failed: f.Failed, Message: f.Message, Tail: f.Tail}
 	if f.Failed {
 		e.Cause, e.Log = proto.CauseInstaller, LogName
+	}
+	if f.Stalled {
+		e.Kind = proto.KindStalled
 	}
 	return e
 }
@@ -62,6 +66,8 @@ type Watch struct {
 	marks   map[string]*Mark
 	recent  map[string][]string
 	grew    map[string]time.Duration // when a log last grew
+	talk    []string                 // the last lines of the installer's conversation with its screen, if a log has it
+	talked  time.Duration            // when the last of them came
 	secrets []string
 	ship    shipper
 }
@@ -95,7 +101,8 @@ func New(family string) *Watch {
 // Family is what the watch knows how to watch.
 func (w *Watch) Family() string { return w.table.family }
 
-// Known tells the watch what has been reported already: a stage, or with failed that the installer failed before it.
+// Known tells the watch what has been reported already: a stage, "stalled", or with failed that the installer failed
+// before a stage.
 func (w *Watch) Known(stage string, failed bool) {
 	if failed {
 		w.failed[stage], w.told = true, true
@@ -149,9 +156,15 @@ func (w *Watch) Observe(sys System) []Finding {
 		if _, ok := w.grew[log.path]; grew || !ok {
 			w.grew[log.path] = sys.Now()
 		}
+		var ship []string
 		for i, raw := range lines {
 			lines[i] = w.redact(raw)
 			text := strings.ToValidUTF8(log.clean(lines[i]), "\uFFFD")
+			if log.talk != nil && log.talk(text) {
+				w.talk, w.talked = append(w.talk[max(0, len(w.talk)-keepLines):], proto.Clip(text, proto.MaxTailLine)), sys.Now()
+				continue
+			}
+			ship = append(ship, lines[i])
 			w.remember(log.path, text)
 			for _, r := range w.table.stages {
 				if w.seen[r.stage] || found[r.stage] != "" {
@@ -175,7 +188,7 @@ func (w *Watch) Observe(sys System) []Finding {
 				}
 			}
 		}
-		w.ship.ship(log.path, lines)
+		w.ship.ship(log.path, ship)
 	}
 
 	var out []Finding
@@ -305,16 +318,21 @@ func (w *Watch) reported(l *look) *Finding {
 // stalled finds an installer that waits for somebody at its screen.
 func (w *Watch) stalled(now time.Duration) *Finding {
 	s := w.table.stall
-	recent := w.recent[s.log]
-	if s.log == "" || w.seen[stageStalled] || len(recent) == 0 {
+	recent, since := w.recent[s.log], w.grew[s.log]
+	if s.asks != nil {
+		recent, since = w.talk, w.talked
+	}
+	if s.log == "" || len(recent) == 0 || w.seen[stageStalled] || !strings.Contains(recent[len(recent)-1], s.holds) || now-since < s.idle {
 		return nil
 	}
-	if !strings.Contains(recent[len(recent)-1], s.holds) || now-w.grew[s.log] < s.idle {
-		return nil
+	why := strings.Join(recent[max(0, len(recent)-wordsLimit):], "; ")
+	if s.asks != nil {
+		if why = s.asks(recent); why == "" {
+			return nil
+		}
 	}
 	w.seen[stageStalled] = true
-	last := strings.Join(recent[max(0, len(recent)-wordsLimit):], "; ")
-	return &Finding{Stage: stageStalled, Waiting: true, Message: proto.Clip(last, proto.MaxMessage), Tail: tail(recent)}
+	return &Finding{Stage: w.due(), Stalled: true, Waiting: true, Message: proto.Clip(why, proto.MaxMessage), Tail: tail(w.recent[s.log])}
 }
 
 // look is one look at the machine: what is asked for twice is read once.

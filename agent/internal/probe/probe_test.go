@@ -330,12 +330,48 @@ func TestStall(t *testing.T) {
 	want(t, "grows", w.Observe(m))
 	m.now += 120 * time.Second
 	got := w.Observe(m)
-	want(t, "120 s", got, "stalled")
-	if len(got) != 1 || !got[0].Waiting || got[0].Failed || !strings.Contains(got[0].Message, "YPushButton.cc again") {
+	want(t, "120 s", got, "autoinst-present")
+	if len(got) != 1 || !got[0].Stalled || got[0].Event().Kind != proto.KindStalled || !got[0].Waiting || got[0].Failed || !strings.Contains(got[0].Message, "YPushButton.cc again") {
 		t.Errorf("finding = %+v, want the last lines of the log", got)
 	}
 	m.now += time.Hour
 	want(t, "once", w.Observe(m))
+}
+
+// TestQuestion: debconf was asked for something at debian-installer's screen and has not answered. Its talk, in which
+// passwords are, is not shipped.
+func TestQuestion(t *testing.T) {
+	const log = "/var/log/syslog"
+	m := newMachine()
+	w := probe.New("debian")
+	var shipped bytes.Buffer
+	w.Ship(&shipped, 0)
+	say := func(lines ...string) {
+		for _, l := range lines {
+			m.add(log, "Nov 20 22:47:19 "+l+"\n")
+		}
+	}
+	say("main-menu[304]: INFO: Menu item 'choose-mirror' selected", "debconf: --> SET passwd/root-password-crypted $6$salt$hash", "debconf: <-- 0 value set",
+		"debconf: --> INPUT medium mirror/protocol", "debconf: <-- 30 question skipped", "debconf: --> GO", "debconf: <-- 0 ok")
+	want(t, "answered", w.Observe(m), "installer-started")
+	m.now += time.Hour
+	want(t, "nothing is asked", w.Observe(m))
+	say("debconf: --> INPUT high mirror/http/countries", "debconf: <-- 0 question will be asked", "debconf: --> INPUT low mirror/x", "debconf: <-- 30 question skipped",
+		"debconf: --> INPUT high mirror/http/hostname", "debconf: <-- 0 question will be asked", "debconf: --> GO", "dhclient[7]: renewed")
+	want(t, "asked", w.Observe(m))
+	m.now += 59 * time.Second
+	say("dhclient[7]: renewed")
+	want(t, "59 s", w.Observe(m))
+	m.now += time.Second
+	got := w.Observe(m)
+	want(t, "60 s", got, "autoinst-present")
+	if len(got) == 1 && (!got[0].Stalled || got[0].Message != "the installer waits for an answer to mirror/http/countries, mirror/http/hostname") {
+		t.Errorf("finding = %+v, want the two questions", got[0])
+	}
+	w.Close()
+	if s := shipped.String(); strings.Contains(s, "$6$salt") || !strings.Contains(s, "choose-mirror") || !strings.Contains(s, "renewed") {
+		t.Errorf("shipped = %q, want all but debconf's talk", s)
+	}
 }
 
 // TestRestart: a watch that takes over from another one repeats nothing and misses nothing.

@@ -26,6 +26,9 @@ type table struct {
 type logFile struct {
 	path  string
 	clean func(line string) string
+	// talk tells the lines in which the installer speaks with its screen. They are not shipped, and are no words of a failure:
+	// the answers are among them, passwords too. nil: there are none.
+	talk func(line string) bool
 }
 
 // row is a stage and how it is seen: by any of the signs.
@@ -82,4 +85,7 @@ func (s sign) fits(log, line string) bool {
 type stall struct {
 	log, holds string
 	idle       time.Duration
+	// asks, if set, is for a log with a talk, whose last line is then the one that counts: it says what is asked in it, "" if
+	// nothing is.
+	asks func(talk []string) string
 }

@@ -115,6 +115,9 @@ func describeKind(e *proto.Event) (string, weight) {
 	case proto.KindLoop:
 		return fmt.Sprintf("loop: asked for a boot script again after %s", count(e.Attempt, "attempt")), bad
 	case proto.KindStalled:
+		if e.Source == proto.SourceAgent {
+			return "stalled before stage " + e.Stage, warning
+		}
 		return "stalled: stage " + e.Stage + " did not come in its time", warning
 	case proto.KindDeadline:
 		return "failed: stage " + e.Stage + " did not come in its last time", bad

@@ -352,7 +352,10 @@ func (f *finding) reached() string {
 func (f *finding) stalled(x *explanation) {
 	n := f.n
 	stage := ""
-	if e := f.last(proto.KindStalled); e != nil {
+	if e := f.last(proto.KindStalled); e != nil && e.Source == proto.SourceAgent {
+		stage = e.Stage
+		x.What = append(x.What, fmt.Sprintf("The installer stands still before stage %s: %s, %s.", stage, e.Message, f.moment(when(e))))
+	} else if e != nil {
 		stage = e.Stage
 		x.What = append(x.What, fmt.Sprintf("Stage %s should have come and has not; its time ended %s.", stage, f.moment(when(e))))
 	} else {

@@ -179,6 +179,8 @@ func TestView(t *testing.T) {
 		{"a hold released", begin().agent().add(proto.Event{Kind: proto.KindHold, Order: "hold", Message: "hold"}).order(proto.VerbRelease, "").post(),
 			"postinstall", false, "post-done", 0},
 		{"stalled", begin().attempt(1).stalled("kernel-sent"), "stalled(kernel-sent)", false, "kernel-sent", 0},
+		{"an installer that waits for somebody", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindStalled, Stage: "post-started"}), "stalled(post-started)", false, "post-started", 0},
+		{"somebody answered", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindStalled, Stage: "post-started"}).post(), "postinstall", false, "post-done", 0},
 		{"a stall is cleared by the stage", begin().attempt(1).stalled("kernel-sent").add(proto.Event{Kind: proto.KindStage,
 			Source: proto.SourceBoot, Stage: "kernel-sent"}), "pxe-booting", false, "agent-started", 0},
 		{"a stall is cleared by a later stage", begin().attempt(1).stalled("kernel-sent").agent(), "installing", false, "post-started", 0},
