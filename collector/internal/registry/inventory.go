@@ -115,7 +115,7 @@ func (c *change) inventory(nodes []proto.InventoryNode, a *proto.InventoryAnswer
 			continue
 		}
 		detail := changes(n.Spec, *spec)
-		n.Spec = *spec
+		n.said(*spec)
 		if err := c.putNode(&n); err != nil {
 			return err
 		}

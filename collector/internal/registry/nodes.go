@@ -68,10 +68,7 @@ func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.N
 				return err
 			}
 			n := *old
-			n.Spec, n.Unasked = patch.Apply(old.Spec), false
-			if patch.MACs != nil || patch.Serial != nil {
-				n.Moved, n.Identity = "", identity{}
-			}
+			n.said(patch.Apply(old.Spec))
 			if err := n.Spec.Check(); err != nil {
 				return badRequest(err)
 			}

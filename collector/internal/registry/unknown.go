@@ -302,7 +302,7 @@ func (r *Registry) recognise(ctx context.Context, q boot.Request, n *node) error
 	return nil
 }
 
-// noteMoved says once, until an operator has changed the node, that a machine is not what it was. It stands in the node's
+// noteMoved says once, until an operator has changed cards or number of the node, that a machine is not what it was. It stands in the node's
 // status, its history, and the log of its install.
 func (r *Registry) noteMoved(ctx context.Context, q boot.Request, name, text string) error {
 	if q.Method == http.MethodHead {
@@ -322,4 +322,12 @@ func (r *Registry) noteMoved(ctx context.Context, q boot.Request, name, text str
 		}
 		return errors.Join(err, c.history(name, proto.HistoryEntry{Order: "moved", Actor: "boot server", Detail: text}, nil))
 	})
+}
+
+// said takes what an operator says of a node. New cards or a new number answer the question whether the machine moved.
+func (n *node) said(spec proto.NodeSpec) {
+	if !slices.Equal(n.Spec.MACs, spec.MACs) || n.Spec.Serial != spec.Serial {
+		n.Moved, n.Identity = "", identity{}
+	}
+	n.Spec, n.Unasked = spec, false
 }
