@@ -18,6 +18,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"provost/collector/internal/api"
@@ -104,9 +105,11 @@ func serveWhole(ctx context.Context, dir string, nodes int, stdout io.Writer) er
 	if err != nil {
 		return err
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	background, stop := context.WithCancel(ctx)
 	defer stop()
-	go s.Run(background)
+	wg.Go(func() { s.Run(background) })
 	return serve(ctx, "tcp", "127.0.0.1:0", handler, say, stdout)
 }
 

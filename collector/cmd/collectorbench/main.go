@@ -27,7 +27,8 @@ const help = `collectorbench: the collector's figures beside their yardsticks
 
   collectorbench [-only P4,P9] [-full] [-runs N] [-bin DIR] [-dir DIR]
 
-Without -full the sizes of P3, P9, P10 and P11 are a tenth, which the table says.
+Without -full the sizes of P3, P9, P10 and P11 are a tenth, which the table says. The peers of P6 and P7 are started, on
+loopback, when they are installed: etcd, postgres, nats-server, rsyslogd with imrelp, redis-server.
 
 Exit status: 0 measured, whatever came out, 1 it could not be measured, 64 usage.
 `
@@ -120,6 +121,7 @@ func bench(ctx context.Context, o *options) error {
 	}{
 		{[]string{"P1", "P2", "P3"}, storeFigures},
 		{[]string{"P4", "P5"}, httpFigures},
+		{[]string{"P6", "P7"}, peerFigures},
 		{[]string{"P9", "P10", "P11"}, siteFigures},
 		{[]string{"P16"}, parserFigures},
 	}
