@@ -69,6 +69,8 @@ type API struct {
 	inFlight atomic.Int64
 	counters counters
 
+	compressors compressors
+
 	perInstall, perAddress *limiter
 	stop                   chan struct{}
 }
@@ -191,8 +193,15 @@ func (a *API) handler(route Route) http.Handler {
 			defer cancel()
 			c.r = r.WithContext(ctx)
 		}
+		var z *compressed
+		if encoding := encodingFor(route, r); encoding != "" {
+			z = &compressed{ResponseWriter: w, pool: &a.compressors, encoding: encoding}
+			c.w = z
+		}
 		if err := a.serve(route, c); err != nil {
 			a.refuse(w, c.r, err)
+		} else if z != nil {
+			z.finish()
 		}
 	})
 }
