@@ -48,7 +48,8 @@ type fake struct {
 	asked    int
 	feed     func(n int, from string) (body string, wait bool, p *proto.Problem)
 	fed      int
-	requests []string // every request that is no GET: METHOD PATH BODY
+	push     chan string // what an open feed sends then
+	requests []string    // every request that is no GET: METHOD PATH BODY
 
 	dir string
 	srv *httptest.Server
@@ -286,8 +287,14 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 	}
 	io.WriteString(w, body)
 	http.NewResponseController(w).Flush()
-	if wait {
-		<-r.Context().Done()
+	for wait {
+		select {
+		case body := <-f.push:
+			io.WriteString(w, body)
+			http.NewResponseController(w).Flush()
+		case <-r.Context().Done():
+			return
+		}
 	}
 }
 

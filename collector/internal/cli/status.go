@@ -33,7 +33,7 @@ func (o *statusOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.label, "label", "", "only nodes whose newest install has this `LABEL`")
 	f.StringVar(&o.by, "by", "", "group: `cause` gives one line per cause, with its nodes")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORMAT`: table, wide, json, yaml, csv or name")
-	f.BoolVar(&o.watch, "watch", false, "draw again every 2 s until Ctrl-C; needs a terminal")
+	f.BoolVar(&o.watch, "watch", false, "draw again at each change until Ctrl-C; needs a terminal")
 	f.BoolVar(&o.wait, "wait", false, "return when every install has ended")
 	f.DurationVar(&o.timeout, "timeout", defaultWait, "with --wait: give up after `D`")
 	f.Lookup("timeout").DefValue = "24h"

@@ -155,6 +155,46 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchFollowsTheFeed: as long as the collector has no news it is not asked again, and one event brings a new frame.
+func TestWatchFollowsTheFeed(t *testing.T) {
+	f := many()
+	f.push = make(chan string)
+	f.feed = func(int, string) (string, bool, *proto.Problem) { return ": provost\nid: 4000\n\n", true, nil }
+	start(t, f)
+	asked := func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.asked
+	}
+	tt := newTerminal(t, 24, 80)
+	ctx, cancel := context.WithCancel(t.Context())
+	code := make(chan int)
+	go func() {
+		code <- onTerminal(tt.File, strings.NewReader(""), tt.File, f).Run(ctx, []string{"status", "--watch"})
+	}()
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s did not happen in 10 s, less than it takes to be drawn anyway: %d requests", what, asked())
+			}
+		}
+	}
+	until("the first frame", func() bool { return asked() > 0 })
+	time.Sleep(500 * time.Millisecond) // polls are milliseconds apart here
+	quiet := asked()
+	if quiet > 3 {
+		t.Errorf("%d requests for the status while nothing happened, want one, and one more for the opened feed", quiet)
+	}
+	f.push <- frame(proto.Event{Kind: proto.KindNote, Source: proto.SourceAgent, Node: "n1", Revision: 4001, Seq: 1, At: now, Time: now, Message: "m"})
+	until("a frame after the event", func() bool { return asked() > quiet })
+	cancel()
+	if got := <-code; got != 0 {
+		t.Errorf("status --watch, interrupted: exit status %d, want 0", got)
+	}
+	tt.end()
+}
+
 func TestConfirm(t *testing.T) {
 	for _, tt := range []struct {
 		name, answer string

@@ -141,13 +141,60 @@ const (
 	frameEnd   = "\x1b[J\x1b[?7h"
 )
 
-// watch draws the status until it is interrupted, which is its good end. Never more than the screen holds: the header
-// and the failures stay in sight.
+// stillEvery is how often a status is drawn again when the collector has no news: ages grow, and silence is no event.
+const stillEvery = 15 * time.Second
+
+// news tells that something has happened at the collector, as its feed says, until ctx ends. While there is no feed it tells
+// so at every poll: whoever draws then sees what is the matter.
+func (s *session) news(ctx context.Context, cl *client.Client) <-chan struct{} {
+	news := make(chan struct{}, 1)
+	tell := func() {
+		select {
+		case news <- struct{}{}:
+		default: // it has not been taken note of yet
+		}
+	}
+	go func() {
+		var at client.Cursor
+		for ctx.Err() == nil {
+			err := cl.Feed(ctx, &at, func(*proto.Event, bool) error { tell(); return nil })
+			var p *proto.Problem
+			if errors.As(err, &p) && p.Code == proto.CodeGone {
+				at = client.Cursor{}
+			}
+			if tell(); !s.pause(ctx, 0) {
+				return
+			}
+		}
+	}()
+	return news
+}
+
+// await waits for news or until it is time to draw again, and never less than a pause. It reports whether there is to be
+// another look.
+func (s *session) await(ctx context.Context, news <-chan struct{}, lookTook time.Duration) bool {
+	if !s.pause(ctx, lookTook) {
+		return false
+	}
+	select {
+	case <-news:
+	case <-time.After(stillEvery):
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// watch draws the status until it is interrupted, which is its good end: again when the collector has news, at most every
+// 2 s. Never more than the screen holds: the header and the failures stay in sight.
 func watch(ctx context.Context, s *session, cl *client.Client, o statusOptions, q client.Query, sc screen) error {
 	if !sc.terminal {
 		return &usageError{text: "--watch draws on a terminal, and the output goes elsewhere", hint: "use --wait, or a loop around `provost status`"}
 	}
 	io.WriteString(s.Stdout, "\x1b[2J")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	news := s.news(ctx, cl)
 	shown := false
 	for {
 		began := time.Now()
@@ -168,7 +215,7 @@ func watch(ctx context.Context, s *session, cl *client.Client, o statusOptions, 
 		if err != nil {
 			return fmt.Errorf("drawing: %w", err)
 		}
-		if !s.pause(ctx, time.Since(began)) {
+		if !s.await(ctx, news, time.Since(began)) {
 			io.WriteString(s.Stdout, "\n")
 			return nil
 		}
