@@ -29,6 +29,8 @@ const (
 	checklistEvery = 250 * time.Millisecond
 	// manyEntries in one piece of the feed mean that the next piece is there already.
 	manyEntries = 128
+	// tellEvery is how often statuses are looked at while there are ever more events: that costs more than to write a line.
+	tellEvery = time.Second
 )
 
 // checklist writes DATA/checklist.log, a line for each stage of each node, to be read with grep and tail:
@@ -45,6 +47,9 @@ type checklist struct {
 	at     checklistPosition
 	buf    bytes.Buffer
 	status map[string]string // of each node, as last told
+
+	changed map[string]bool // nodes with events since
+	told    time.Time
 }
 
 // checklistPosition is up to where the log is final.
@@ -55,7 +60,7 @@ type checklistPosition struct {
 
 // runChecklist writes until ctx ends. What it cannot write is said once, and tried again with the next lines.
 func runChecklist(ctx context.Context, path string, reg *registry.Registry, log *slog.Logger) {
-	c := &checklist{path: path, reg: reg, log: log, status: map[string]string{}}
+	c := &checklist{path: path, reg: reg, log: log, status: map[string]string{}, changed: map[string]bool{}}
 	for _, n := range reg.Nodes(nil) {
 		c.status[n.Name] = n.Summary
 	}
@@ -136,16 +141,17 @@ func (c *checklist) reopen() error {
 // take writes the lines of some events.
 func (c *checklist) take(entries []store.Entry) error {
 	c.buf.Reset()
-	changed := map[string]bool{}
 	for _, entry := range entries {
 		var e proto.Event
 		if err := json.Unmarshal(entry.Value, &e); err != nil {
 			return fmt.Errorf("reading event %d: %w", entry.Revision, err)
 		}
-		changed[e.Node] = true
+		c.changed[e.Node] = true
 		line(&c.buf, &e)
 	}
-	c.tell(changed)
+	if len(entries) < manyEntries || time.Since(c.told) >= tellEvery {
+		c.tell()
+	}
 	c.at.Revision = entries[len(entries)-1].Revision
 	if c.buf.Len() == 0 {
 		return nil // the position is written with the next line
@@ -236,8 +242,10 @@ func plainText(s string) string {
 }
 
 // tell says which statuses are others now.
-func (c *checklist) tell(names map[string]bool) {
-	for name := range names {
+func (c *checklist) tell() {
+	c.told = time.Now()
+	defer clear(c.changed)
+	for name := range c.changed {
 		n, err := c.reg.Node(name)
 		if err != nil {
 			delete(c.status, name)

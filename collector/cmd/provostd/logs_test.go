@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,5 +181,20 @@ func TestLogSettings(t *testing.T) {
 		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
 			t.Errorf("%s: error %v, want %q in it", tt.file, err, tt.want)
 		}
+	}
+}
+
+// TestNodeSyslogBounds: senders that flood cost a bounded memory, and it is said.
+func TestNodeSyslogBounds(t *testing.T) {
+	var n nodeSyslog
+	line := bytes.Repeat([]byte("x"), 1000)
+	for i := range 10_000 {
+		n.add(netip.AddrFrom4([4]byte{10, 0, byte(i % 200), 1}), line)
+	}
+	if n.bytes > sendersMost || len(n.senders) > maxSenders {
+		t.Errorf("%d bytes of %d senders, at most %d and %d", n.bytes, len(n.senders), sendersMost, maxSenders)
+	}
+	if kept := int64(n.bytes / 1001); kept+n.dropped.Load() != 10_000 || n.dropped.Load() == 0 {
+		t.Errorf("%d lines kept and %d dropped of 10,000", kept, n.dropped.Load())
 	}
 }
