@@ -4,8 +4,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -97,6 +100,12 @@ func TestLogs(t *testing.T) {
 	defer c.Close()
 	fmt.Fprintf(c, "<30>%s", line("dnsmasq-tftp[1]: sent /srv/tftp/initrd.img to 10.0.0.5"))
 	eventually(t, "initrd-sent", stage("initrd-sent"))
+	metrics := socketText(t, d, "/metrics")
+	for _, want := range []string{`provost_evidence_lines_total{log="` + log + `"} 3`, `provost_evidence_known_total{log="syslog"} 1`, `provost_evidence_blind{log="` + log + `"} 0`, "provost_evidence_dropped_total 0"} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
 	// The checklist has a line for each, once, over the restart; the log a line for each status.
 	checklist := func() string {
 		b, err := os.ReadFile(filepath.Join(dir, "data", "checklist.log"))
@@ -197,4 +206,22 @@ func TestNodeSyslogBounds(t *testing.T) {
 	if kept := int64(n.bytes / 1001); kept+n.dropped.Load() != 10_000 || n.dropped.Load() == 0 {
 		t.Errorf("%d lines kept and %d dropped of 10,000", kept, n.dropped.Load())
 	}
+}
+
+func socketText(t *testing.T, d *daemon, path string) string {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", d.rec.Socket)
+	}}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://provostd" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

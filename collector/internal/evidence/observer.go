@@ -233,15 +233,17 @@ func (o *Observer) claims(h *held) []Observation {
 	if open {
 		delete(o.m.Claims, h.Who.MAC)
 		if f.Kind == Ack {
-			if was.Server.IsValid() && !o.Mine(was.Server) && len(o.m.Ours) < maxOurs {
-				o.m.Ours = append(o.m.Ours, was.Server)
-			}
+			o.learn(was.Server)
 		} else if !asks(f.Kind) || f.Server != was.Server {
 			out = o.rogue(was)
 		}
 	}
 	foreign := strings.Contains(f.Reason, "wrong server-ID") || strings.Contains(f.Reason, "foreign server identifier") ||
 		f.Program == ProgKea && f.Kind == Request && f.Reason != "" && !f.IP.IsValid()
+	if f.Program == ProgKea && (f.Kind == Offer || f.Kind == Nak) && f.Server.IsValid() { // what Kea writes of its own packets
+		o.learn(f.Server)
+		return out
+	}
 	if asks(f.Kind) && (foreign || f.Server.IsValid() && !o.Mine(f.Server)) {
 		if o.m.Claims == nil {
 			o.m.Claims = map[string]claim{}
@@ -255,6 +257,12 @@ func (o *Observer) claims(h *held) []Observation {
 		}
 	}
 	return out
+}
+
+func (o *Observer) learn(server netip.Addr) {
+	if server.IsValid() && !o.Mine(server) && len(o.m.Ours) < maxOurs {
+		o.m.Ours = append(o.m.Ours, server)
+	}
 }
 
 // asks reports whether a line of this kind may stand for a client's request.

@@ -31,8 +31,9 @@ type sources struct {
 
 // sources looks them up. r.pub is locked for reading.
 func (r *Registry) sources(n *node) sources {
-	s := sources{n: n, in: r.pub.installs[n.Install], line: r.lastLine(n.Spec.Name), down: r.downtime.list()}
+	s := sources{n: n, in: r.pub.installs[n.Install], down: r.downtime.list()}
 	if s.in == nil {
+		s.line = r.lastLine(n.Spec.Name)
 		return s
 	}
 	s.rec, s.heard, s.facts = s.in.rec.Load(), s.in.seen.Load(), s.in.facts.Load()
