@@ -20,6 +20,7 @@ type cgroup struct {
 	parent, dir string
 	fd          *os.File // of the directory
 	events      *os.File // cgroup.events, which says whether any process is in it or below
+	killed      bool     // by cgroup.kill: some kernels then kill whatever is cloned into it later (6.18 does)
 	plain       bool     // it has no controllers, so that no step can leave limits to the next
 }
 

@@ -162,7 +162,8 @@ func (g *group) signal(sig unix.Signal) {
 
 // kill kills every process of the step, in one stroke where the kernel can (cgroup.kill, since 5.14).
 func (g *group) kill() {
-	if g.dir != "" {
+	if g.cgroup != nil {
+		g.cgroup.killed = true
 		if err := os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0); err == nil {
 			return
 		}
@@ -240,7 +241,7 @@ func (g *group) release() *cgroup {
 	switch {
 	case c == nil:
 		return nil
-	case !c.plain || !c.empty() || c.frozen() || nested(c.dir):
+	case !c.plain || c.killed || !c.empty() || c.frozen() || nested(c.dir):
 		c.remove()
 		return nil
 	}

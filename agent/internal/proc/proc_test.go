@@ -255,6 +255,30 @@ func TestNasty(t *testing.T) {
 	})
 }
 
+// TestRunnerKeepsNothingBad: whatever a step does, the next one that the same Runner starts does not feel it.
+func TestRunnerKeepsNothingBad(t *testing.T) {
+	ways(t, func(t *testing.T, cgroup string) {
+		r := proc.NewRunner()
+		defer r.Close()
+		for _, script := range []string{"ignores-term", "daemon-keeps-stdout", "stops-itself", "kills-itself", "fork-tree", "closes-stdout", "flood", "missing"} {
+			s := spec(script)
+			s.Cgroup, s.Timeout = cgroup, 700*time.Millisecond
+			if script == "flood" {
+				s.Timeout = 20 * time.Second
+			}
+			r.Run(t.Context(), s)
+			var log bytes.Buffer
+			next := spec("ok")
+			next.Cgroup, next.Output = cgroup, &log
+			got := r.Run(t.Context(), next)
+			if got.Outcome != proto.OutcomeOK || len(got.Stragglers) > 0 || stamp.ReplaceAllString(log.String(), "") != "out\nerr\nlast line\n" {
+				t.Errorf("ok after %s = %s %s %q, stragglers %v, log %q", script, got.Outcome, got.Signal, got.Message, got.Stragglers, log.String())
+			}
+		}
+		noneLeft(t)
+	})
+}
+
 // noneLeft fails when this process has children that are not its own, alive or as zombies.
 func noneLeft(t *testing.T) {
 	t.Helper()
