@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -310,6 +311,13 @@ func (c *Collector) Log(id, name string) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.installs[id].logs[name])
+}
+
+// Logs lists the names of an install's logs, sorted.
+func (c *Collector) Logs(id string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.installs[id].logs))
 }
 
 // Heartbeats lists the heartbeats of an install.

@@ -119,12 +119,9 @@ func (c *common) open(s *streams, env string) (_ *agent, err error) {
 		return nil, err
 	}
 	opts := journal.Options{LogDir: logDir(a.dir), Install: id.Install, MaxBytes: 512 << 20, Warn: func(text string) { a.say(text) }}
-	logName := "agent.log"
-	if a.env == proto.EnvInstalled {
-		logName = "agent-firstboot.log"
-	} else if mb := a.host.MemoryMB(); mb > 0 {
+	if mb := a.host.MemoryMB(); a.env != proto.EnvInstalled && mb > 0 {
 		opts.MaxBytes = min(64<<20, int64(mb)<<20/20) // /run is memory
-	} else {
+	} else if a.env != proto.EnvInstalled {
 		opts.MaxBytes = 0
 	}
 	stamp := func() (time.Time, string, time.Duration) { return time.Now(), a.boot, host.SinceBoot() }
@@ -136,7 +133,7 @@ func (c *common) open(s *streams, env string) (_ *agent, err error) {
 			a.tell("%v", err)
 		}
 	})
-	if w, err := a.journal.Log(logName); err == nil {
+	if w, err := a.journal.Log(a.logName("agent")); err == nil {
 		a.log = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: a.level()})).With("pid", os.Getpid())
 		a.closers = append(a.closers, func() { w.Close() })
 	}
@@ -157,6 +154,23 @@ func (c *common) open(s *streams, env string) (_ *agent, err error) {
 		a.say(err.Error())
 	}
 	return a, nil
+}
+
+// logName is the name of a log that is no step's. On an installed system the file goes on from boot to boot; an installer begins
+// with nothing, so each of its boots has a name of its own, which the first process chooses.
+func (a *agent) logName(base string) string {
+	if a.env == proto.EnvInstalled {
+		return base + "-firstboot.log"
+	}
+	name := proto.BootLog(base, time.Now().Add(-host.SinceBoot()), a.boot)
+	id := name[len(name)-len("-00000000.log"):]
+	var names []string
+	for _, l := range a.journal.Logs() {
+		if strings.HasSuffix(l.Name, id) {
+			names = append(names, l.Name)
+		}
+	}
+	return cmp.Or(proto.LastBootLog(names, base), name)
 }
 
 func (a *agent) close() {

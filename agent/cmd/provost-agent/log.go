@@ -64,6 +64,15 @@ func logDir(dir report.Dir) string {
 
 func showLog(ctx context.Context, dir report.Dir, name string, follow bool, s *streams) error {
 	path := filepath.Join(logDir(dir), name)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		var files []string
+		for _, n := range logNames(filepath.Dir(path)) {
+			files = append(files, n+".log")
+		}
+		if last := proto.LastBootLog(files, strings.TrimSuffix(name, ".log")); last != "" {
+			path = filepath.Join(filepath.Dir(path), last)
+		}
+	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no log %s; there are: %s", path, strings.Join(logNames(filepath.Dir(path)), ", "))

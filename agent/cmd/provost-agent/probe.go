@@ -88,12 +88,13 @@ func (p *prober) begin(family string) {
 		p.watch.Resume(marks)
 	}
 	var size int64
+	name := p.a.logName(probe.LogBase)
 	for _, l := range p.a.journal.Logs() {
-		if l.Name == probe.LogName {
+		if l.Name == name {
 			size = l.Size
 		}
 	}
-	w, err := p.a.journal.Log(probe.LogName)
+	w, err := p.a.journal.Log(name)
 	if err != nil {
 		p.a.say(err.Error())
 		return
@@ -143,7 +144,7 @@ func (p *prober) look() {
 		}
 	}
 	for _, f := range p.watch.Observe(p.sys) {
-		p.pending = append(p.pending, f.Event())
+		p.pending = append(p.pending, f.Event(p.a.logName(probe.LogBase)))
 		if f.Waiting {
 			p.pending = append(p.pending, proto.Event{Kind: proto.KindNote, Warning: true, Message: waitingFor(f)})
 		}

@@ -107,7 +107,7 @@ func TestProbe(t *testing.T) {
 	if diff := cmp.Diff(want, stages(t, a)); diff != "" {
 		t.Errorf("journal (-want +got):\n%s", diff)
 	}
-	b, err := a.journal.ReadLog(probe.LogName, 0, 1<<20)
+	b, err := a.journal.ReadLog(a.logName(probe.LogBase), 0, 1<<20)
 	wantLog := "==> /var/log/syslog <==\nNov 20 17:58:02 kernel: Command line: provost.claim=[secret]\nNov 20 17:58:02 main-menu[304]: INFO: Menu item 'a' selected\n" +
 		"==> /var/log/syslog <==\nNov 20 17:59:02 debootstrap: x\nNov 20 17:59:02 main-menu[304]: WARNING **: Menu item 'a' failed.\n"
 	if err != nil || string(b) != wantLog {

@@ -116,6 +116,18 @@ step-end firstboot greet ok
 run-end firstboot firstboot-done ok
 stage booted
 `)
+	// Each boot of an installer begins its own log; at the collector none is cut off by another's length.
+	for _, boot := range []string{prototest.Boot1, prototest.Boot2, boot3} {
+		var found []string
+		for _, name := range m.c.Logs(m.id) {
+			if proto.IsBootLog(name, "agent") && strings.HasSuffix(name, "-"+boot[:8]+".log") {
+				found = append(found, string(m.c.Log(m.id, name)))
+			}
+		}
+		if len(found) != 1 || !strings.HasPrefix(found[0], "time=") || strings.Count(found[0], "the collector answered") < 1 {
+			t.Errorf("the agent's logs of boot %.8s = %q, want one that is whole; there are %q", boot, found, m.c.Logs(m.id))
+		}
+	}
 	for name, want := range map[string]string{"firmware.log": "reboots 0 kept", "firmware-r1.log": "reboots 1 kept x0", "firmware-r2.log": "reboots 2 kept x0"} {
 		if log := string(m.c.Log(m.id, name)); !strings.Contains(log, want) {
 			t.Errorf("%s = %q, want %q in it", name, log, want)

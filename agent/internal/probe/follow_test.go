@@ -181,7 +181,7 @@ func FuzzObserve(f *testing.F) {
 				m.add(p, text)
 			}
 			for _, found := range w.Observe(m) {
-				e := found.Event()
+				e := found.Event("installer-20261120-175802-aaaaaaaa.log")
 				e.Seq, e.Boot = 1, "aaaaaaaa-0000-4000-8000-000000000001"
 				if err := e.CheckAgent(); err != nil {
 					t.Errorf("the collector would refuse %+v: %v", e, err)

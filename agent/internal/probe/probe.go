@@ -30,8 +30,8 @@ const (
 	reportLimit = 64 << 10
 )
 
-// LogName is the log in which the installer's own logs are kept.
-const LogName = "installer.log"
+// LogBase is the base of the name (proto.BootLog) of the log in which the installer's own logs are kept.
+const LogBase = "installer"
 
 // Finding is something that happened to the install.
 type Finding struct {
@@ -43,11 +43,11 @@ type Finding struct {
 	Tail    []string // of a failure the end of the installer's log
 }
 
-// Event is the finding as the journal has it.
-func (f Finding) Event() proto.Event {
+// Event is the finding as the journal has it; log is where the installer's own logs are kept.
+func (f Finding) Event(log string) proto.Event {
 	e := proto.Event{Kind: proto.KindStage, Stage: f.Stage, Failed: f.Failed, Message: f.Message, Tail: f.Tail}
 	if f.Failed {
-		e.Cause, e.Log = proto.CauseInstaller, LogName
+		e.Cause, e.Log = proto.CauseInstaller, log
 	}
 	if f.Stalled {
 		e.Kind = proto.KindStalled

@@ -136,6 +136,13 @@ func chooseLog(in *proto.Install, step string, follow bool) (string, error) {
 			return name, nil
 		}
 	}
+	all := make([]string, len(in.Logs))
+	for i, l := range in.Logs {
+		all[i] = l.Name
+	}
+	if last := proto.LastBootLog(all, step); last != "" { // of the last boot; the list has those before
+		return last, nil
+	}
 	e := &usageError{text: fmt.Sprintf("%s has no log of %q in install %d", in.Node, step, in.Ordinal)}
 	for _, st := range in.Steps {
 		if st.Name == step && st.Try == 0 {
