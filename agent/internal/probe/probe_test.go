@@ -331,7 +331,7 @@ func TestStall(t *testing.T) {
 	m.now += 120 * time.Second
 	got := w.Observe(m)
 	want(t, "120 s", got, "autoinst-present")
-	if len(got) != 1 || !got[0].Stalled || got[0].Event().Kind != proto.KindStalled || !got[0].Waiting || got[0].Failed || !strings.Contains(got[0].Message, "YPushButton.cc again") {
+	if len(got) != 1 || !got[0].Stalled || got[0].Event("installer.log").Kind != proto.KindStalled || !got[0].Waiting || got[0].Failed || !strings.Contains(got[0].Message, "YPushButton.cc again") {
 		t.Errorf("finding = %+v, want the last lines of the log", got)
 	}
 	m.now += time.Hour
