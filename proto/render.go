@@ -11,9 +11,10 @@ type RenderedNode struct {
 	Install string         `json:"install,omitempty"` // whose snapshot it is; empty: what an install that is ordered now would get
 	Args    string         `json:"args,omitempty"`    // kernel arguments of the profile, without the agent's
 	Files   []RenderedFile `json:"files"`             // answer files, by name
+	Scripts []RenderedFile `json:"scripts,omitempty"` // of an install's boot, by name: boot.ipxe, boot.grub, boot.pxelinux
 }
 
-// RenderedFile is one answer file.
+// RenderedFile is one answer file, or boot script.
 type RenderedFile struct {
 	Name string `json:"name"`
 	Text string `json:"text"`

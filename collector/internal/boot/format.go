@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"cmp"
 	"errors"
 	"path"
 	"strings"
@@ -68,4 +69,27 @@ func loaderFile(p string) (format, mac string, ok bool) {
 		return formatPXELINUX, name, true
 	}
 	return "", "", false
+}
+
+// Render gives the script of a decision in every format, by the name boot.FORMAT, for eyes: claim and ticket are rows of
+// asterisks, whatever they are. A collector without an overlay is taken for one that has it.
+func Render(d Decision, r Request, agentPort int) map[string]string {
+	const claim, ticket, mask = "maskedclaim", "maskedticket", "********"
+	if d.Claim != "" {
+		d.Claim = claim
+	}
+	if d.Ticket != "" {
+		d.Ticket = ticket
+	}
+	s := &server{opts: Options{Overlay: overlay, AgentPort: agentPort}}
+	out := map[string]string{}
+	for _, format := range []string{formatIPXE, formatGRUB, formatPXELINUX} {
+		to := newDialect(format, "http://"+r.Host+"/boot/"+r.MAC)
+		script, err := s.script(to, d, r)
+		if err != nil {
+			script = unmade(to, cmp.Or(d.Node, r.MAC), err)
+		}
+		out["boot."+format] = strings.NewReplacer("="+claim, "="+mask, "="+ticket, "="+mask).Replace(script)
+	}
+	return out
 }

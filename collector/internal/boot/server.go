@@ -191,8 +191,7 @@ func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText, format st
 	script, err := s.script(to, d, req)
 	if err != nil {
 		s.log.Error("boot script: cannot be made, the node is blocked instead", "node", d.Node, "mac", mac, "format", format, "err", err)
-		script = blocked(to, cmp.Or(d.Node, mac), []string{"The boot script of this node cannot be made:", err.Error()},
-			[]string{"mend the node's profile or attributes; this node asks again by itself"})
+		script = unmade(to, cmp.Or(d.Node, mac), err)
 	}
 	s.log.Info("boot script", "node", d.Node, "mac", mac, "action", string(d.Action), "install", d.Install, "attempt", d.Attempt,
 		"format", format, "method", r.Method, "remote", r.RemoteAddr, "agent", agent)
@@ -225,6 +224,12 @@ func (s *server) script(to dialect, d Decision, r Request) (string, error) {
 // blocked is the screen of a machine that boots nothing.
 func blocked(to dialect, node string, reason, hint []string) string {
 	return to.block(echoText(node)+" is blocked and boots nothing", screen(reason), screen(hint))
+}
+
+// unmade is the screen of a machine for which there is no sound script.
+func unmade(to dialect, node string, err error) string {
+	return blocked(to, node, []string{"The boot script of this node cannot be made:", err.Error()},
+		[]string{"mend the node's profile or attributes; this node asks again by itself"})
 }
 
 // text sends a small answer with its length, which iPXE and HTTP/1.0 clients want.

@@ -129,7 +129,8 @@ func (f *fake) handler() http.Handler {
 			return nil, p
 		}
 		out := proto.RenderedNode{Schema: 1, Node: l.Nodes[0].Name, Profile: "compute", Args: "inst.ks=http://10.0.0.1:8480/boot/answer/I/********/ks.cfg",
-			Files: []proto.RenderedFile{{Name: "ks.cfg", Text: "text\nrootpw --iscrypted ********\n# \x1b[2J\n"}}}
+			Files:   []proto.RenderedFile{{Name: "ks.cfg", Text: "text\nrootpw --iscrypted ********\n# \x1b[2J\n"}},
+			Scripts: []proto.RenderedFile{{Name: "boot.grub", Text: "echo 'Provost: installing n1, attempt 1'\n"}}}
 		if out.Node == "n2" {
 			out.Install, out.Args, out.Files = l.Nodes[0].Install, "", nil
 		}

@@ -19,7 +19,8 @@ func nodeRenderCommand(s *session) *cobra.Command {
 		Short: "what a node's installer gets: kernel arguments, answer files",
 		Long: `Render prints the kernel arguments and the answer files of a node, as its
 installer gets them: of the install that is under way, or else what an install
-that is ordered now would get. Secrets are shown as ********.`,
+that is ordered now would get; with --file boot.ipxe, boot.grub or boot.pxelinux
+the script that boots it, for each boot loader. Secrets are shown as ********.`,
 		Args: arguments(1, 1, "say which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "text", "json"); err != nil {
@@ -33,9 +34,9 @@ that is ordered now would get. Secrets are shown as ********.`,
 		ValidArgsFunction: s.completeNodes,
 	}
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "`FORMAT`: text or json")
-	cmd.Flags().StringVar(&o.file, "file", "", "print this `NAME`d answer file, and nothing else")
+	cmd.Flags().StringVar(&o.file, "file", "", "print this `NAME`d answer file or boot script, and nothing else")
 	complete(cmd, "output", "text", "json")
-	help(cmd, "provost node render n1\nprovost node render n1 --file ks.cfg | ksvalidator /dev/stdin", exitUsual)
+	help(cmd, "provost node render n1\nprovost node render n1 --file ks.cfg | ksvalidator /dev/stdin\nprovost node render n1 --file boot.grub", exitUsual)
 	return cmd
 }
 
@@ -63,14 +64,14 @@ func runNodeRender(cmd *cobra.Command, s *session, o nodeRenderOptions, node str
 	}
 	if o.file != "" {
 		var names []string
-		for _, f := range r.Files {
+		for _, f := range append(r.Files, r.Scripts...) {
 			if f.Name == o.file {
 				show(f.Text)
 				return flush(out)
 			}
 			names = append(names, f.Name)
 		}
-		return usage(cmd, "node %s has no answer file %q: it has %s", node, o.file, orNone(names))
+		return usage(cmd, "node %s has no answer file or boot script %q: it has %s", node, o.file, orNone(names))
 	}
 	what := "what an install that is ordered now would get"
 	if r.Install != "" {

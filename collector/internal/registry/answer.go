@@ -180,6 +180,17 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 		return nil, bad(err)
 	}
 	out.Args = args
+	if recipe.Kernel != "" {
+		d := boot.Decision{Action: proto.BootInstall, Node: name, Install: id, Attempt: attempt, Kernel: recipe.Kernel, Initrds: recipe.Initrds, Args: args,
+			Ticket: "masked", Claim: "masked", Pin: r.opt.Pin(), URLs: urls}
+		if recipe.diskless() {
+			d.Action = proto.BootNetboot
+		}
+		scripts := boot.Render(d, boot.Request{Host: host, MAC: n.Spec.MACs[0]}, 0)
+		for _, file := range slices.Sorted(maps.Keys(scripts)) {
+			out.Scripts = append(out.Scripts, proto.RenderedFile{Name: file, Text: scripts[file]})
+		}
+	}
 	if recipe.Answer == nil {
 		return out, nil
 	}

@@ -102,6 +102,16 @@ func TestAnswerFile(t *testing.T) {
 		r.Args != "inst.ks="+q.Answer(id, "********", "ks.cfg") {
 		t.Errorf("rendered = %+v", r)
 	}
+	begins := map[string]string{"boot.ipxe": "#!ipxe\n", "boot.grub": "echo 'Provost: installing n1, attempt 1'\nif linux ", "boot.pxelinux": "SAY Provost: installing n1, attempt 1\n"}
+	for _, f := range r.Scripts {
+		if begins[f.Name] == "" || !strings.HasPrefix(f.Text, begins[f.Name]) || strings.Contains(f.Text, d.Claim) || strings.Contains(f.Text, d.Ticket) ||
+			!strings.Contains(f.Text, "provost.claim=********") || !strings.Contains(f.Text, "/images/vmlinuz?t=********") {
+			t.Errorf("%s = %s", f.Name, f.Text)
+		}
+	}
+	if len(r.Scripts) != len(begins) {
+		t.Errorf("%d scripts, want %d", len(r.Scripts), len(begins))
+	}
 
 	seal(t, s, d)
 	if got := get(id, d.Ticket, "ks.cfg"); got != "Not Found" {

@@ -146,10 +146,10 @@ func blockText(name string, v *lifecycle.View) (reason, hint []string) {
 		reason = append(reason, proto.Clip(v.Cause.Message, 256))
 	}
 	return reason, []string{
-		"provost explain " + name + "        why, with the log",
-		"provost install " + name + "        install it again",
-		"provost boot " + name + " install   one more attempt of this install",
-		"provost boot " + name + " disk      boot what is on the disk",
+		"provost explain " + name + " (why, with the log)",
+		"provost install " + name + " (install it again)",
+		"provost boot " + name + " install (one more attempt of this install)",
+		"provost boot " + name + " disk (boot what is on the disk)",
 	}
 }
 

@@ -108,7 +108,7 @@ func (r *Registry) unknown(ctx context.Context, q boot.Request, n *node) (boot.D
 	if id.UUID != "" {
 		reason = append(reason, "UUID    "+id.UUID)
 	}
-	return boot.Decision{Action: proto.BootBlock, Reason: reason, Hint: []string{"provost node adopt " + q.MAC + " NAME   make it a node"}}, nil
+	return boot.Decision{Action: proto.BootBlock, Reason: reason, Hint: []string{"provost node adopt " + q.MAC + " NAME (make it a node)"}}, nil
 }
 
 // meet lists a machine: as discovered, or with a profile as a node that nobody has asked for. Its name is its address's.
@@ -260,7 +260,7 @@ func (r *Registry) newCard(ctx context.Context, q boot.Request, n *node, id iden
 	}
 	return boot.Decision{Action: proto.BootBlock, Node: name,
 		Reason: []string{"This machine is " + name + " by its " + id.String() + ",", "but its MAC " + q.MAC + " is not listed there."},
-		Hint:   []string{"provost node set " + name + " --mac " + q.MAC + "   if it is", "provost node add NAME --mac " + q.MAC + "   if it is another one"}}, nil
+		Hint:   []string{"provost node set " + name + " --mac " + q.MAC + " (if it is)", "provost node add NAME --mac " + q.MAC + " (if it is another one)"}}, nil
 }
 
 // recognise compares a listed machine with what it says of itself. It is a refusal, that blocks the machine, if its card
