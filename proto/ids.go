@@ -42,23 +42,40 @@ func NewID(now time.Time) string {
 }
 
 var (
-	idRE      = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
-	nodeRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
-	nameRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-	digestRE  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	bootRE    = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	journalRE = regexp.MustCompile(`^[0-9a-f]{16}$`)
-	attrRE    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+	idRE     = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
+	nodeRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
+	digestRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	attrRE   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
 )
 
 // ValidID reports whether s is a ULID as NewID makes it.
 func ValidID(s string) bool { return idRE.MatchString(s) }
 
 // ValidBoot reports whether s is a kernel boot id as in /proc/sys/kernel/random/boot_id.
-func ValidBoot(s string) bool { return bootRE.MatchString(s) }
+func ValidBoot(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch dash := i == 8 || i == 13 || i == 18 || i == 23; {
+		case dash && s[i] != '-', !dash && !hexDigit(s[i]):
+			return false
+		}
+	}
+	return true
+}
+
+func hexDigit(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
 
 // ValidJournal reports whether s is a journal's id: 16 lower-case hex digits.
-func ValidJournal(s string) bool { return journalRE.MatchString(s) }
+func ValidJournal(s string) bool {
+	for i := range len(s) {
+		if !hexDigit(s[i]) {
+			return false
+		}
+	}
+	return len(s) == 16
+}
 
 // ValidDigest reports whether s is a SHA-256 in lower-case hex.
 func ValidDigest(s string) bool { return digestRE.MatchString(s) }
@@ -78,10 +95,21 @@ func CheckNode(s string) error {
 // CheckName says what is wrong with the name of a step, stage, profile, group, label or log: 1 to 64 of letters,
 // digits, dot, underscore and dash, starting with a letter or digit. Such a name is safe as a file's name.
 func CheckName(what, s string) error {
-	if !nameRE.MatchString(s) || strings.Contains(s, "..") {
+	if !validName(s) {
 		return fmt.Errorf("%s %q: use 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or digit, without '..'", what, s)
 	}
 	return nil
+}
+
+func validName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+		case i == 0, c != '.' && c != '_' && c != '-', c == '.' && s[i-1] == '.':
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 64
 }
 
 // CheckAttr says what is wrong with an attribute: its key becomes part of an environment variable's name

@@ -180,9 +180,11 @@ func (c *change) memory(rec *installRecord) *memory {
 }
 
 func (h *memory) follow(e *proto.Event) {
+	if !h.current || e.Kind != proto.KindStepStart && e.Kind != proto.KindStepEnd {
+		return
+	}
 	k := proto.ChangeKey(e.Phase, e.Step)
 	switch {
-	case !h.current:
 	case e.Kind == proto.KindStepStart:
 		h.start[k] = true // it may fail with half of its work done
 		delete(h.done, k)
@@ -193,6 +195,9 @@ func (h *memory) follow(e *proto.Event) {
 
 // settle writes it, if anything changed.
 func (h *memory) settle(c *change) error {
+	if len(h.start) == 0 && len(h.done) == 0 {
+		return nil
+	}
 	n := c.node(h.node)
 	if n == nil || len(h.done) == 0 && !slices.ContainsFunc(slices.Collect(maps.Keys(n.Changes)), func(k string) bool { return h.start[k] }) {
 		return nil

@@ -15,8 +15,9 @@ import (
 
 // record is one journal record of a request: an event, or why it is none.
 type record struct {
-	event proto.Event
-	bad   error
+	event   proto.Event
+	encoded []byte // the event as JSON, without what the collector says of it and without its closing brace; nil if it is bad
+	bad     error
 }
 
 // Events takes a run of an agent's journal records. id is the install of the request's token.
@@ -39,6 +40,7 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 	records := make([]record, len(q.Events))
 	for i, raw := range q.Events {
 		records[i] = decodeRecord(raw, q)
+		records[i].encode()
 	}
 	guessSeqs(records)
 	var a *proto.EventsAnswer
@@ -70,8 +72,19 @@ func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 		rec.bad = e.CheckAgent()
 	}
 	e.Revision, e.Node, e.Attempt, e.At = 0, "", 0, time.Time{} // these are the collector's to say
+	e.Install, e.Source, e.Journal = q.Install, proto.SourceAgent, q.Journal
 	oneWords(e)
 	return rec
+}
+
+// encode does what can be done of the encoding before the writer does the rest.
+func (r *record) encode() {
+	if r.bad != nil || r.event.Seq == 0 || r.event.Time.IsZero() {
+		return
+	}
+	if b, err := json.Marshal(&r.event); err == nil { // an error comes again when the whole is encoded
+		r.encoded = b[:len(b)-1]
+	}
 }
 
 // guessSeqs tells the numbers of records that do not: they stand in a row. Without any number they stay 0.
@@ -98,10 +111,18 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	if err := c.wake(id); err != nil {
 		return nil, err
 	}
-	rec := old.clone()
+	rec := old // until there is something to change
+	own := func() {
+		if rec == old {
+			rec = old.clone()
+		}
+	}
 	m := c.mark(id, q.Journal)
+	if _, known := old.epoch(q.Clock.Boot); !known {
+		own()
+		rec.learnBoot(q.Clock.Boot, started(arrived, q.Clock))
+	}
 	clock := clock{rec: rec, arrived: arrived, sender: q.Clock}
-	rec.learnBoot(q.Clock.Boot, started(arrived, q.Clock))
 	a := &proto.EventsAnswer{}
 	sealed, reboots := false, rec.Reboots
 	memory := c.memory(rec)
@@ -122,7 +143,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeTooLarge, Detail: over.Error()})
 			first := rec.Refused == 0
 			m = mark{e.Seq + 1, e.At}
+			own()
 			rec.pass(q.Journal, m)
+			r.encoded = nil
 			if !first {
 				continue
 			}
@@ -133,12 +156,15 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 				Message: proto.Clip(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad), proto.MaxMessage)}
 		} else {
 			e.Source = proto.SourceAgent
-			rec.follow(&e)
+			if e.Kind == proto.KindReboot || e.Kind == proto.KindOrder {
+				own()
+				rec.follow(&e)
+			}
 			memory.follow(&e)
 			sealed = sealed || e.Kind == proto.KindSealed
 		}
 		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
-		if err := c.append(e); err != nil {
+		if err := c.appendEncoded(e, r.encoded); err != nil {
 			return nil, err
 		}
 		m = mark{e.Seq + 1, e.At}
@@ -172,7 +198,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 
 // settle writes a record if it changed.
 func (c *change) settle(rec, old *installRecord) error {
-	if len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed &&
+	if rec == old || len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed &&
 		rec.Reboots == old.Reboots && rec.Refused == old.Refused {
 		return nil
 	}

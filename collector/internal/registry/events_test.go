@@ -333,3 +333,30 @@ type rapidTB struct {
 func (r rapidTB) Fatal(args ...any)                 { r.rt.Fatal(args...) }
 func (r rapidTB) Fatalf(format string, args ...any) { r.rt.Fatalf(format, args...) }
 func (r rapidTB) Errorf(format string, args ...any) { r.rt.Errorf(format, args...) }
+
+// TestEncoding: an event in the store is what proto.Event is as JSON, although it is encoded in two parts.
+func TestEncoding(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1.example-7", 1)
+	id := s.Ordered("n1.example-7")
+	send(t, s, id, event(1, proto.KindAgentStart, 1, func(e *proto.Event) { e.Message = "before an attempt" }))
+	s.Script(mac)
+	send(t, s, id, event(2, proto.KindStepEnd, 1, func(e *proto.Event) {
+		e.Phase, e.Step, e.Try, e.Outcome, e.Exit = proto.PhasePost, "one", 1, proto.OutcomeFailed, 127
+		e.Message, e.Tail = "<\"\\\u2028\xff>\n", []string{"a", ""}
+	}), event(3, proto.KindNote, 1, func(e *proto.Event) { e.Message = "" }), event(4, proto.KindNote, 1, func(e *proto.Event) { e.Install = "" }))
+	entries, err := s.Store.Events(0, 100)
+	if err != nil || len(entries) < 6 {
+		t.Fatalf("%d events, %v", len(entries), err)
+	}
+	for _, x := range entries {
+		var e proto.Event
+		if err := json.Unmarshal(x.Value, &e); err != nil {
+			t.Fatalf("%v in %s", err, x.Value)
+		}
+		want, err := json.Marshal(&e)
+		if err != nil || string(want) != string(x.Value) || e.Revision != x.Revision || e.Node != "n1.example-7" || e.Install != id {
+			t.Errorf("event %d is %s, want %s, %v", x.Revision, x.Value, want, err)
+		}
+	}
+}

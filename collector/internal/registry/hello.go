@@ -78,7 +78,7 @@ func (r *Registry) Agent(token string) (install string, err error) {
 	r.pub.RUnlock()
 	if in != nil {
 		for _, t := range in.rec.Load().Tokens {
-			if auth.Match(t.Hash, token) && r.now().Sub(t.Issued) < TokenLife {
+			if t.Hash == hash && r.now().Sub(t.Issued) < TokenLife { // of hashes: how long it takes tells nothing of a token
 				return id, nil
 			}
 		}

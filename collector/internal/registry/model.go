@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,7 +172,11 @@ func (c *change) putInstall(rec *installRecord) error {
 }
 
 // append adds an event of the collector's own, unless its identity is set already: then it is an agent's.
-func (c *change) append(e proto.Event) error {
+func (c *change) append(e proto.Event) error { return c.appendEncoded(e, nil) }
+
+// appendEncoded does it with the JSON of the event at hand, but for its end: what the collector says, which are the last
+// fields of a proto.Event. Nil is none.
+func (c *change) appendEncoded(e proto.Event, b []byte) error {
 	if err := c.wake(e.Install); err != nil {
 		return err
 	}
@@ -185,9 +190,18 @@ func (c *change) append(e proto.Event) error {
 	if e.Time.IsZero() {
 		e.Time = e.At
 	}
-	b, err := json.Marshal(&e)
-	if err != nil {
-		return fmt.Errorf("encoding event: %w", err)
+	if b == nil {
+		var err error
+		if b, err = json.Marshal(&e); err != nil {
+			return fmt.Errorf("encoding event: %w", err)
+		}
+	} else {
+		b = strconv.AppendUint(append(slices.Grow(b, 160), `,"revision":`...), e.Revision, 10)
+		b = append(append(append(b, `,"node":"`...), e.Node...), '"') // a name has nothing to escape: proto.CheckNode
+		if e.Attempt != 0 {
+			b = strconv.AppendInt(append(b, `,"attempt":`...), int64(e.Attempt), 10)
+		}
+		b = append(e.At.AppendFormat(append(b, `,"at":"`...), time.RFC3339Nano), `"}`...)
 	}
 	c.tx.Append(b)
 	c.events = append(c.events, &e)
