@@ -43,8 +43,8 @@ func (l *logs) checks() []doctor.Log {
 			d.Path = f.name
 		}
 		l.mu.Lock()
-		if cut := l.cut[f.name]; cut != nil {
-			d.Hint = cut.Hint()
+		if gone, ok := l.gone[f.name]; ok {
+			d.Lost, d.Hint = gone.why, gone.hint
 		}
 		l.mu.Unlock()
 		add(d, f.name)

@@ -132,8 +132,17 @@ type logs struct {
 
 	nodes nodeSyslog
 
-	mu  sync.Mutex
-	cut map[string]*evidence.TruncatedError // files that were cut in place since the start
+	mu   sync.Mutex
+	gone map[string]gone // logs of which lines may have been lost since the start
+}
+
+// gone is why, and what to do about it.
+type gone struct{ why, hint string }
+
+func (l *logs) lose(name string, g gone) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone[name] = g
 }
 
 // followed is one source that is read on from a position.
@@ -144,7 +153,7 @@ type followed struct {
 
 // openLogs opens the ports of syslog; files are opened when they are followed.
 func openLogs(ctx context.Context, set *evidenceSettings, reg *registry.Registry, log *slog.Logger) (*logs, error) {
-	l := &logs{reg: reg, log: log, cut: map[string]*evidence.TruncatedError{}}
+	l := &logs{reg: reg, log: log, gone: map[string]gone{}}
 	for _, f := range set.Files {
 		l.follow = append(l.follow, followed{f.Path, labelOf(f), f.Kind, func(first bool) evidence.Source {
 			return &evidence.File{Path: f.Path, FromStart: !first, Back: firstBytes, Location: time.Local}
@@ -207,6 +216,10 @@ func (l *logs) keepFollowing(ctx context.Context, f followed) {
 		if err := l.reg.Observe(ctx, b); err != nil {
 			return err
 		}
+		var lost *evidence.LostError
+		if errors.As(b.Trouble, &lost) {
+			l.lose(f.name, gone{"it was rotated away while provostd did not run", "keep rotated logs for longer than that: `rotate` in /etc/logrotate.d"})
+		}
 		text := ""
 		if b.Trouble != nil {
 			text = b.Trouble.Error()
@@ -231,9 +244,7 @@ func (l *logs) keepFollowing(ctx context.Context, f followed) {
 		}
 		var cut *evidence.TruncatedError
 		if errors.As(err, &cut) {
-			l.mu.Lock()
-			l.cut[f.name] = cut
-			l.mu.Unlock()
+			l.lose(f.name, gone{"it was cut in place", cut.Hint()})
 			l.reg.ForgetPosition(f.name)
 			first = false
 			l.log.Warn("a log was cut in place: lines may be lost", "log", f.name, "error", err, "hint", cut.Hint())

@@ -106,6 +106,15 @@ func TestLogs(t *testing.T) {
 			t.Errorf("/metrics has no %s", want)
 		}
 	}
+	// A log that is cut in place is read on, and said.
+	if err := os.Truncate(log, 0); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, log, line("dnsmasq-tftp[1]: sent /srv/tftp/ks.cfg to 10.0.0.5"))
+	eventually(t, "answer-sent", stage("answer-sent"))
+	if text := socketText(t, d, "/v1/doctor"); !strings.Contains(text, "lines may have been lost: it was cut in place") || !strings.Contains(text, "copytruncate") {
+		t.Errorf("the doctor does not say that a log was cut: %s", text)
+	}
 	// The checklist has a line for each, once, over the restart; the log a line for each status.
 	checklist := func() string {
 		b, err := os.ReadFile(filepath.Join(dir, "data", "checklist.log"))

@@ -22,7 +22,8 @@ type Log struct {
 	Path    string // of a file; else empty
 	Syslog  bool   // the file is written by rsyslog
 	Trouble error  // why it cannot be read now
-	Hint    string // what to do about it, if that is known already
+	Lost    string // why lines of it may have been lost since the start, and Hint what to do about it
+	Hint    string
 
 	Lines, Known, Unknown, Broken int64 // read, ever
 }
@@ -46,9 +47,9 @@ func (c *checks) evidence(s Site) {
 		}
 		switch {
 		case l.Trouble != nil:
-			c.add(proto.CheckBad, name, or(l.Hint, l.fix(s.Syslog)), "blind: %v", l.Trouble)
-		case l.Hint != "":
-			c.add(proto.CheckWarn, name, l.Hint, "lines may have been lost: %s was cut in place", l.Path)
+			c.add(proto.CheckBad, name, l.fix(s.Syslog), "blind: %v", l.Trouble)
+		case l.Lost != "":
+			c.add(proto.CheckWarn, name, l.Hint, "lines may have been lost: %s", l.Lost)
 		case l.Lines >= puzzling && l.Unknown+l.Broken > l.Lines/2:
 			c.add(proto.CheckWarn, name, "is it the right file? provost probe --logs "+or(l.Path, "-")+" shows what is read from it", "%s", detail)
 		default:

@@ -36,7 +36,7 @@ func TestLogs(t *testing.T) {
 		{doctor.Log{Name: "syslog", Path: grouped, Syslog: true, Trouble: no}, proto.CheckBad, "blind: ", "usermod -aG "},
 		{doctor.Log{Name: "x", Path: "/nowhere/x", Trouble: fs.ErrNotExist}, proto.CheckBad, "file does not exist", "name the right file"},
 		{doctor.Log{Name: "journal", Trouble: no}, proto.CheckBad, "blind: ", "usermod -aG systemd-journal"},
-		{doctor.Log{Name: "x", Path: "/a/x", Hint: "no copytruncate"}, proto.CheckWarn, "cut in place", "no copytruncate"},
+		{doctor.Log{Name: "x", Path: "/a/x", Lost: "it was cut in place", Hint: "no copytruncate"}, proto.CheckWarn, "lines may have been lost: it was cut in place", "no copytruncate"},
 		{doctor.Log{Name: "x", Path: "/a/x", Lines: 1000, Known: 1, Unknown: 900}, proto.CheckWarn, "900 not understood", "provost probe --logs /a/x"},
 		{doctor.Log{Name: "x", Path: "/a/x", Lines: 1000, Known: 10, Unknown: 9, Broken: 1}, proto.CheckGood, "/a/x: 1000 lines: 10 about boots, 9 not understood, 1 broken", ""},
 	} {
