@@ -132,7 +132,7 @@ func (f *fake) handler() http.Handler {
 			Files:   []proto.RenderedFile{{Name: "ks.cfg", Text: "text\nrootpw --iscrypted ********\n# \x1b[2J\n"}},
 			Scripts: []proto.RenderedFile{{Name: "boot.grub", Text: "echo 'Provost: installing n1, attempt 1'\n"}}}
 		if out.Node == "n2" {
-			out.Install, out.Args, out.Files = l.Nodes[0].Install, "", nil
+			out.Install, out.Args, out.Files, out.Scripts = l.Nodes[0].Install, "", nil, nil
 		}
 		return out, nil
 	})
