@@ -5,9 +5,14 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"maps"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"provost/collector/internal/registry"
 	"provost/collector/internal/registry/registrytest"
 	"provost/proto"
 )
@@ -56,5 +61,59 @@ func TestCheckpointCutOff(t *testing.T) {
 	id := want[3].Install
 	if got := kinds(t, s, "n3", id); !cmp.Equal(got, []string{"ordered", "attempt:bootscript-sent"}) {
 		t.Errorf("the events of a checkpointed install = %v", got)
+	}
+}
+
+// TestTrimWaitsForCheckpoints: the feed keeps what is in no checkpoint, however old it is, since a start reads on from there.
+func TestTrimWaitsForCheckpoints(t *testing.T) {
+	s := registrytest.New(t)
+	for i := range byte(3) {
+		s.Add(fmt.Sprintf("n%d", i), i)
+		s.Ordered(fmt.Sprintf("n%d", i))
+		s.Script(registrytest.MAC(i))
+	}
+	retain(t, s, 1) // marks the time
+	s.Clock.Advance(registry.DefaultFeed + time.Hour)
+	s.Ordered("n0") // there is a newer event
+	retain(t, s, 3)
+	if first := s.FirstRevision(); first != 1 {
+		t.Errorf("without a checkpoint the feed begins with revision %d, want 1", first)
+	}
+	installs := func() map[string]any { // the week without a word counts as a downtime, which moves deadlines
+		all := everything(t, s)
+		maps.DeleteFunc(all, func(k string, _ any) bool { return !strings.Contains(k, "/") })
+		return all
+	}
+	want := installs()
+	s.Checkpoint(ctx)
+	retain(t, s, 3)
+	if first := s.FirstRevision(); first <= 1 {
+		t.Errorf("with all in checkpoints the feed begins with revision %d: nothing was trimmed, this test shows nothing", first)
+	}
+	s.Restart()
+	if diff := cmp.Diff(want, installs()); diff != "" {
+		t.Errorf("after the trim and a restart (-want +got):\n%.2000s", diff)
+	}
+}
+
+// TestCheckpointWhileEventsCome: what is committed while the checkpoints are being written is in none of them, and is read
+// again at the next start.
+func TestCheckpointWhileEventsCome(t *testing.T) {
+	s := registrytest.New(t)
+	for i := range byte(2) {
+		s.Add(fmt.Sprintf("n%d", i), i)
+		s.Ordered(fmt.Sprintf("n%d", i))
+	}
+	s.Checkpoint(ctx)
+	s.Script(registrytest.MAC(0)) // this one waits for a checkpoint
+	once := sync.OnceFunc(func() { s.Script(registrytest.MAC(1)) })
+	s.Checkpoint(busyContext{ctx, once})
+	want := s.Nodes([]string{"n0", "n1"})
+	if want[1].Attempt != 1 {
+		t.Fatal("the event in the middle did not come: the test cannot fail")
+	}
+	s.Restart()
+	if diff := cmp.Diff(want, s.Nodes([]string{"n0", "n1"})); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
 }
