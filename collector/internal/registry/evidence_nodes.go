@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"provost/collector/internal/evidence"
+	"provost/collector/internal/store"
+)
+
+// maxNodeSyslog bounds the log that a node's installer sends by syslog.
+const maxNodeSyslog = 16 << 20
+
+// nodeSyslog is that log's name.
+const nodeSyslog = "syslog-network"
+
+// KeepSyslog adds what came by syslog from an address to the log of the install that is under way on the node that has it,
+// and reports whether it is a node's. What is too much, or of an install that has ended, is dropped.
+func (r *Registry) KeepSyslog(from netip.Addr, text []byte) (bool, error) {
+	w := &r.evidence
+	w.mu.Lock()
+	name := w.mapper.NodeAt(from, r.now())
+	w.mu.Unlock()
+	n := r.lookupNode(name)
+	if n == nil {
+		return false, nil
+	}
+	r.pub.RLock()
+	in := r.pub.installs[n.Install]
+	r.pub.RUnlock()
+	if in == nil || in.look().Ended {
+		return true, nil
+	}
+	size, err := r.opt.Logs.Append(in.id, nodeSyslog, 0, text)
+	if errors.Is(err, store.ErrOffset) && size+int64(len(text)) <= maxNodeSyslog {
+		_, err = r.opt.Logs.Append(in.id, nodeSyslog, size, text)
+	}
+	if errors.Is(err, store.ErrOffset) { // it is long enough
+		err = nil
+	}
+	return true, err
+}
+
+// EvidenceSources gives what was read of each source, by name.
+func (r *Registry) EvidenceSources() []SourceInfo {
+	w := &r.evidence
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	names := map[string]bool{}
+	for name := range w.counts {
+		names[name] = true
+	}
+	for name := range w.trouble {
+		names[name] = true
+	}
+	var out []SourceInfo
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, SourceInfo{name, w.counts[name], w.trouble[name]})
+	}
+	return out
+}
+
+// Rogues gives the DHCP servers that nodes took addresses from and that are not ours, since the start.
+func (r *Registry) Rogues() []RogueServer {
+	w := &r.evidence
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	return slices.SortedFunc(maps.Values(w.rogues), func(a, b RogueServer) int { return strings.Compare(a.Server, b.Server) })
+}
+
+// lastLine is when a frontend's log last spoke of a node, zero if none did.
+func (r *Registry) lastLine(name string) time.Time {
+	w := &r.evidence
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	return w.seen[name]
+}
+
+// inventory is the registry as evidence knows it. An address is looked for only where no lease says whose it is.
+type inventory struct {
+	r       *Registry
+	ips     map[netip.Addr]string
+	changes uint64 // of the nodes when ips was made
+}
+
+// ByMAC implements evidence.Resolver.
+func (v *inventory) ByMAC(mac string) string {
+	v.r.pub.RLock()
+	defer v.r.pub.RUnlock()
+	return v.r.pub.macs[mac]
+}
+
+// ByHost implements evidence.Resolver.
+func (v *inventory) ByHost(host string) string {
+	v.r.pub.RLock()
+	defer v.r.pub.RUnlock()
+	if v.r.pub.nodes[host] != nil {
+		return host
+	}
+	return ""
+}
+
+// ByIP implements evidence.Resolver.
+func (v *inventory) ByIP(ip netip.Addr) string {
+	v.r.pub.RLock()
+	defer v.r.pub.RUnlock()
+	if v.ips == nil || v.changes != v.r.pub.changes {
+		v.ips, v.changes = map[netip.Addr]string{}, v.r.pub.changes
+		for name, n := range v.r.pub.nodes {
+			if a, err := netip.ParseAddr(n.Spec.IP); err == nil {
+				v.ips[a.Unmap()] = name
+			}
+		}
+	}
+	return v.ips[ip]
+}
+
+var _ evidence.Resolver = (*inventory)(nil)
