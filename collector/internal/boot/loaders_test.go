@@ -114,9 +114,11 @@ func shapePXELINUX(script string) (string, error) {
 
 const (
 	grubLoad  = "echo …\nif linux …\nif initrd …\nboot\nfi\nfi\necho …\nsleep\nconfigfile …\n"
-	pxeLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\nNOESCAPE 1\n"
+	pxeLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\n"
+	pxeAtOnce = "PROMPT 0\n" + pxeLocked + "NOESCAPE 1\n"
+	pxeWaits  = "PROMPT 1\n" + pxeLocked // NOESCAPE would take PROMPT away
 	pxeAgain  = "TIMEOUT N\nTOTALTIMEOUT N\nONTIMEOUT again\nLABEL again\nCONFIG …\n"
-	pxeLoad   = "SAY …\nDEFAULT provost\nPROMPT 0\n" + pxeLocked + "TIMEOUT N\nTOTALTIMEOUT N\nONTIMEOUT again\nLABEL provost\nLINUX …\nINITRD 2\nAPPEND …\nLABEL again\nCONFIG …\n"
+	pxeLoad   = "SAY …\nDEFAULT provost\n" + pxeAtOnce + "TIMEOUT N\nTOTALTIMEOUT N\nONTIMEOUT again\nLABEL provost\nLINUX …\nINITRD 2\nAPPEND …\nLABEL again\nCONFIG …\n"
 )
 
 func TestGRUBInstall(t *testing.T) {
@@ -186,18 +188,18 @@ func TestLoaders(t *testing.T) {
 		{name: "discovery", decision: discover, grub: grubLoad, pxe: pxeLoad,
 			has: []string{"looking at this machine", "provost.rescue"}, hasNot: []string{"provost.install", "provost.claim", "provost.node", "?t="}},
 		{name: "disk", decision: boot.Decision{Action: proto.BootDisk, Node: "n1"}, grub: "echo …\nexit\n",
-			pxe: "SAY …\nDEFAULT disk\nPROMPT 0\n" + pxeLocked + "LABEL disk\nLOCALBOOT -1\n", has: []string{"n1 boots from disk"}},
+			pxe: "SAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT -1\n", has: []string{"n1 boots from disk"}},
 		{name: "sanboot", decision: boot.Decision{Action: proto.BootDisk, Node: "n1", LocalBoot: "sanboot"},
 			grub: "echo …\nif [ $ = efi ] ; then\nfor file in /EFI/BOOT/BOOTX64.EFI /EFI/BOOT/BOOTAA64.EFI ; do\nif search --no-floppy --set=root --file $ ; then\nif chainloader $ ; then\nboot\nfi\nfi\ndone\nelse\n" +
 				"set root=hd0\nif chainloader +1 ; then\nboot\nfi\nfi\nexit\n",
-			pxe: "SAY …\nDEFAULT disk\nPROMPT 0\n" + pxeLocked + "LABEL disk\nLOCALBOOT 0\n"},
+			pxe: "SAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT 0\n"},
 		{name: "unknown", decision: boot.Decision{UnknownMAC: true, Action: proto.BootInstall}, grub: "echo …\necho …\nexit\n",
-			pxe: "SAY …\nSAY …\nDEFAULT disk\nPROMPT 0\n" + pxeLocked + "LABEL disk\nLOCALBOOT -1\n", has: []string{"provost node add NAME --mac 52:54:00:00:00:01"}},
+			pxe: "SAY …\nSAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT -1\n", has: []string{"provost node add NAME --mac 52:54:00:00:00:01"}},
 		{name: "block", decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"it's failed(loop=2)"}, Hint: []string{"provost install n1"}},
-			grub: "echo …\necho …\necho …\necho …\nsleep\nconfigfile …\n", pxe: "SAY …\nSAY …\nSAY …\nSAY …\nDEFAULT again\nPROMPT 1\n" + pxeLocked + pxeAgain,
+			grub: "echo …\necho …\necho …\necho …\nsleep\nconfigfile …\n", pxe: "SAY …\nSAY …\nSAY …\nSAY …\nDEFAULT again\n" + pxeWaits + pxeAgain,
 			has: []string{"failed(loop=2)", "> provost install n1"}, hasNot: []string{"if linux", "\nLINUX"}},
-		{name: "no decision", err: fmt.Errorf("x"), grub: "echo …\nsleep\nconfigfile …\nexit\n", pxe: "SAY …\nDEFAULT again\nPROMPT 1\n" + pxeLocked + pxeAgain, has: []string{"&try=1"}},
-		{name: "no decision for long", err: fmt.Errorf("x"), query: "&try=20", grub: "echo …\nexit\n", pxe: "SAY …\nDEFAULT disk\nPROMPT 0\n" + pxeLocked + "LABEL disk\nLOCALBOOT -1\n"},
+		{name: "no decision", err: fmt.Errorf("x"), grub: "echo …\nsleep\nconfigfile …\nexit\n", pxe: "SAY …\nDEFAULT again\n" + pxeWaits + pxeAgain, has: []string{"&try=1"}},
+		{name: "no decision for long", err: fmt.Errorf("x"), query: "&try=20", grub: "echo …\nexit\n", pxe: "SAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT -1\n"},
 	} {
 		for _, f := range []struct {
 			format string
@@ -297,7 +299,7 @@ func FuzzLoaders(f *testing.F) {
 	h := boot.NewServer(d, boot.Options{ImagesDir: f.TempDir(), Overlay: "/nowhere", Log: slog.New(slog.DiscardHandler)})
 	f.Fuzz(func(t *testing.T, node, text, file string, which uint) {
 		d.err = nil
-		wantGRUB, wantPXE := "echo …\nexit\n", "SAY …\nDEFAULT disk\nPROMPT 0\n"+pxeLocked+"LABEL disk\nLOCALBOOT -1\n"
+		wantGRUB, wantPXE := "echo …\nexit\n", "SAY …\nDEFAULT disk\n"+pxeAtOnce+"LABEL disk\nLOCALBOOT -1\n"
 		switch which % 4 {
 		case 0:
 			d.decision = boot.Decision{Action: proto.BootBlock, Node: node, Reason: []string{text}, Hint: []string{file}}
@@ -310,14 +312,14 @@ func FuzzLoaders(f *testing.F) {
 			d.decision = boot.Decision{Action: proto.BootDisk, Node: node}
 		default:
 			d.err = proto.NewProblem(503, node, text, file)
-			wantGRUB, wantPXE = "echo …\nsleep\nconfigfile …\nexit\n", "SAY …\nDEFAULT again\nPROMPT 1\n"+pxeLocked+pxeAgain
+			wantGRUB, wantPXE = "echo …\nsleep\nconfigfile …\nexit\n", "SAY …\nDEFAULT again\n"+pxeWaits+pxeAgain
 		}
 		for _, l := range []struct {
 			format, want, blockEnd, say string
 			shape                       func(string) (string, error)
 		}{
 			{"grub", wantGRUB, "sleep\nconfigfile …\n", "echo …\n", shapeGRUB},
-			{"pxelinux", wantPXE, "DEFAULT again\nPROMPT 1\n" + pxeLocked + pxeAgain, "SAY …\n", shapePXELINUX},
+			{"pxelinux", wantPXE, "DEFAULT again\n" + pxeWaits + pxeAgain, "SAY …\n", shapePXELINUX},
 		} {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest("GET", "/boot/52:54:00:00:00:01?format="+l.format, nil))

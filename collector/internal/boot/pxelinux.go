@@ -15,10 +15,16 @@ import (
 // break, and a list of initrds no comma (https://wiki.syslinux.org, Config).
 type pxelinux struct{ self string }
 
-// pxelinuxLocked lets the machine's keyboard choose nothing but what is named here.
-const pxelinuxLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\nNOESCAPE 1\n"
+// pxelinuxLocked lets the machine's keyboard choose nothing but what is named here. NOESCAPE also takes PROMPT 1 away, and
+// with it the wait for the timeout: it is only for scripts that go on at once.
+const (
+	pxelinuxLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\n"
+	pxelinuxAtOnce = "PROMPT 0\n" + pxelinuxLocked + "NOESCAPE 1\n"
+	pxelinuxWaits  = "PROMPT 1\n" + pxelinuxLocked
+)
 
-// label asks for another file.
+// label asks for another file, within the present one: after some 130 of them, 11 hours of a blocked screen, PXELINUX 6.04
+// stays at its prompt, and the machine has to be reset.
 func (f pxelinux) label(query string) string { return "LABEL again\nCONFIG " + f.self + query + "\n" }
 
 func (f pxelinux) load(l *load) (string, error) {
@@ -32,7 +38,7 @@ func (f pxelinux) load(l *load) (string, error) {
 			return "", errors.New("kernel arguments: initrd= is PXELINUX's own word: name initrds in the profile")
 		}
 	}
-	s := "SAY Provost: " + echoText(l.title) + "\nDEFAULT provost\nPROMPT 0\n" + pxelinuxLocked +
+	s := "SAY Provost: " + echoText(l.title) + "\nDEFAULT provost\n" + pxelinuxAtOnce +
 		"TIMEOUT 300\nTOTALTIMEOUT 600\nONTIMEOUT again\n" +
 		"LABEL provost\nLINUX " + l.kernel + "\n"
 	if len(l.initrds) > 0 {
@@ -52,7 +58,7 @@ func (f pxelinux) disk(lines []string, localBoot string) string {
 	if localBoot == profile.LocalSanboot {
 		how = "0"
 	}
-	return s + "DEFAULT disk\nPROMPT 0\n" + pxelinuxLocked + "LABEL disk\nLOCALBOOT " + how + "\n"
+	return s + "DEFAULT disk\n" + pxelinuxAtOnce + "LABEL disk\nLOCALBOOT " + how + "\n"
 }
 
 func (f pxelinux) block(title string, reason, hint []string) string {
@@ -65,7 +71,7 @@ func (f pxelinux) block(title string, reason, hint []string) string {
 		b.WriteString("SAY > " + l + "\n")
 	}
 	b.WriteString("SAY Provost: press Enter to ask again, or wait 5 minutes\n")
-	b.WriteString("DEFAULT again\nPROMPT 1\n" + pxelinuxLocked + "TIMEOUT 3000\nTOTALTIMEOUT 3000\nONTIMEOUT again\n" + f.label(""))
+	b.WriteString("DEFAULT again\n" + pxelinuxWaits + "TIMEOUT 3000\nTOTALTIMEOUT 3000\nONTIMEOUT again\n" + f.label(""))
 	return b.String()
 }
 
@@ -74,6 +80,6 @@ func (f pxelinux) again(why string, try, seconds int) string {
 	if try < 0 {
 		return f.disk([]string{"no decision yet: " + why}, "")
 	}
-	return head + fmt.Sprintf("DEFAULT again\nPROMPT 1\n%sTIMEOUT %d\nTOTALTIMEOUT %d\nONTIMEOUT again\n", pxelinuxLocked, seconds*10, seconds*10) +
+	return head + fmt.Sprintf("DEFAULT again\n%sTIMEOUT %d\nTOTALTIMEOUT %d\nONTIMEOUT again\n", pxelinuxWaits, seconds*10, seconds*10) +
 		f.label(fmt.Sprintf("&try=%d", try))
 }
