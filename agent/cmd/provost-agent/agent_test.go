@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// these tests wait for processes more than they compute
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, map[string]func(){"provost-agent": main})
@@ -523,4 +523,48 @@ func TestDetach(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Errorf("watch did not end 30 s after the seal")
+}
+
+// TestFirstbootAlone: without a collector the first boot's steps run once and are told once, however often the machine boots. One
+// that is known later gets all of it.
+func TestFirstbootAlone(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("plan.yaml", "steps: [{name: make, phase: post, chroot: false}, {name: greet, phase: firstboot}]\n")
+	m.write("make", "#!/bin/sh\n")
+	m.write("greet", "#!/bin/sh\necho hello >> '"+m.dir+"/greeted'\n")
+	target := m.path("target")
+	os.MkdirAll(target, 0o755)
+	m.want(0, "run", "--phase", "post", "--root", target, "--plan", m.path("plan.yaml"), "--state", m.state)
+	m.want(0, "seal", "--root", target, "--state", m.state)
+	login := m.login
+	m.reboot()
+	size := func() (n int64) {
+		files, _ := filepath.Glob(filepath.Join(m.state, "journal", "*.log"))
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				n += info.Size()
+			}
+		}
+		return n
+	}
+	m.want(0, "firstboot", "--state", m.state)
+	once := size()
+	for range 2 {
+		m.want(0, "firstboot", "--state", m.state)
+	}
+	if got := size(); got != once || once == 0 {
+		t.Errorf("the journal has %d bytes after one start of the unit, %d after three", once, got)
+	}
+	m.want(0, append([]string{"firstboot", "--state", m.state}, login...)...)
+	m.wait(staged("booted"))
+	ends := 0
+	for _, e := range m.c.Events(m.id) {
+		if e.Kind == proto.KindRunEnd && e.Phase == proto.PhaseFirstboot {
+			ends++
+		}
+	}
+	if b, _ := os.ReadFile(m.path("greeted")); string(b) != "hello\n" || ends != 1 {
+		t.Errorf("the step said %q, and the collector heard of %d ends of the phase; want each once", b, ends)
+	}
 }

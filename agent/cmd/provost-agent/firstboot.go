@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"provost/agent/internal/host"
 	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
 	"provost/proto"
@@ -16,6 +17,9 @@ import (
 
 // fileDone in the state directory of an installed system says that its first boot is over and acknowledged.
 const fileDone = "firstboot.done"
+
+// fileAlone there says that its steps are done where no collector was known; one that is found later gets the journal.
+const fileAlone = "firstboot.alone"
 
 // errRestart ends a first boot that goes on after a restart.
 var errRestart = errors.New("the first boot goes on after a restart")
@@ -53,7 +57,8 @@ Exit status: 0 done, now or before, 1 a step failed (and that is delivered),
 }
 
 func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
-	if exists(report.Dir(o.state).Path(fileDone)) {
+	dir := report.Dir(o.state)
+	if exists(dir.Path(fileDone)) || exists(dir.Path(fileAlone)) && !o.knowsCollector(dir) {
 		return nil
 	}
 	a, err := o.open(s, proto.EnvInstalled)
@@ -70,6 +75,9 @@ func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
 		return failed
 	}
 	if !a.sending() {
+		if failed == nil && !a.reports() {
+			return a.dir.WriteFile(fileAlone, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600)
+		}
 		return failed
 	}
 	// No bound but the context: the machine is up and works, and the collector may be off for days.
@@ -86,6 +94,27 @@ func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
 	return a.dir.RemoveToken()
 }
 
+// knowsCollector reports whether an agent that is started with these options on an installed system has somebody to report to.
+func (c *common) knowsCollector(dir report.Dir) bool {
+	if c.urls != "" {
+		return true
+	}
+	s, _ := host.Host{}.Settings() // what could be understood counts
+	id, _ := dir.Identity()
+	return len(s.URLs) > 0 || len(id.URLs) > 0
+}
+
+// done reports whether a phase of an install came to its good end in this boot or an earlier one.
+func (a *agent) done(install string, phase proto.Phase) bool {
+	done := false
+	for r, err := range a.journal.Events() {
+		if e := r.Event; err == nil && e.Install == install && e.Phase == phase {
+			done = e.Kind == proto.KindRunEnd && e.Outcome.Good() || done && e.Kind != proto.KindRunStart
+		}
+	}
+	return done
+}
+
 // firstboot runs the phase. Its error is what the unit ends with.
 func (a *agent) firstboot(ctx context.Context, o runOptions) error {
 	p, err := a.ready()
@@ -98,6 +127,9 @@ func (a *agent) firstboot(ctx context.Context, o runOptions) error {
 	}
 	if err != nil {
 		return err
+	}
+	if a.done(p.Install, o.Phase) { // in an earlier boot, and not everything was delivered
+		return nil
 	}
 	result, err := steps.Run(ctx, a.deps(p), o.Options)
 	if err != nil {

@@ -224,6 +224,7 @@ func (a *agent) mirrorState(root, install string) error {
 		}
 	}
 	os.Remove(target.Path(fileDone))
+	os.Remove(target.Path(fileAlone))
 	return a.mirrorPlan(target)
 }
 

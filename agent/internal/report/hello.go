@@ -51,6 +51,7 @@ func (s *Sender) hello(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	s.greeted, s.stale = true, false
+	s.theirs, s.ours = a.Time, time.Now()
 	s.next[s.Journal.ID()] = max(a.Next, 1)
 	s.setPace(a.HeartbeatS)
 	s.sent.BootAction = a.BootAction

@@ -639,6 +639,17 @@ func TestOrders(t *testing.T) {
 		}
 		return prototest.Fault{}
 	})
+	// unless that has expired, by the clock that the collector showed at hello
+	b.c.SetClock(-proto.PlanLife - time.Hour)
+	stale := b.c.Order(b.id, proto.VerbRetry, "two", []prototest.Script{fresh})
+	b.c.SetClock(0)
+	b.until("the refusal", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return slices.ContainsFunc(b.said, func(s string) bool {
+			return strings.Contains(s, "order retry "+stale.ID) && strings.Contains(s, "the plan has expired")
+		})
+	})
 	b.c.Order(b.id, proto.VerbRetry, "two", []prototest.Script{fresh})
 	time.Sleep(100 * time.Millisecond)
 	if !got(1)() {

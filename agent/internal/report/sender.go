@@ -59,6 +59,8 @@ type Sender struct {
 	pin    *Pin
 	client *client
 
+	theirs  time.Time            // what the collector's clock said in its last hello; zero before one
+	ours    time.Time            // when that was, by this machine's monotonic clock
 	greeted bool                 // this process's hello was answered, and no answer since said that its token is void
 	stale   bool                 // the token in Dir was refused
 	planned bool                 // the plan in Dir is the one of the last hello

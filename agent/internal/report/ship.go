@@ -183,8 +183,8 @@ func (s *Sender) take(orders []proto.Order) error {
 	return errors.Join(errs...)
 }
 
-// adopt begins to fetch the plan that an order brings. It was signed while this install is running, so its expiry is of
-// no account: the collector's time is not known here.
+// adopt begins to fetch the plan that an order brings. Its expiry is judged by the collector's time, which went on since it
+// told it; an order whose plan has expired comes again with one that is signed anew.
 func (s *Sender) adopt(o proto.Order) error {
 	for _, waiting := range s.orders {
 		if waiting.ID == o.ID {
@@ -195,7 +195,10 @@ func (s *Sender) adopt(o proto.Order) error {
 	if err != nil {
 		return err
 	}
-	terms := plan.Terms{CAs: s.pin.CAs(), Node: id.Node, Install: id.Install}
+	if s.theirs.IsZero() {
+		return errors.New("the collector has not told its time, by which the plan's expiry is judged")
+	}
+	terms := plan.Terms{CAs: s.pin.CAs(), Node: id.Node, Install: id.Install, Now: s.theirs.Add(time.Since(s.ours))}
 	if here, _, err := s.Dir.Plan(); err == nil {
 		terms.MinRevision = here.Revision
 	}
