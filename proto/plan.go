@@ -379,7 +379,13 @@ type SignedPlan struct {
 	Payload   []byte `json:"payload"`   // the JSON of a Plan
 	Signature []byte `json:"signature"` // Ed25519 over PlanContext and Payload
 	Cert      []byte `json:"cert"`      // DER of the signing certificate, its common name PlanSigner
+
+	// Bare is the same plan without any secret, where it has some: what a disk may keep and still be verified. It has no Bare.
+	Bare *SignedPlan `json:"bare,omitempty"`
 }
+
+// EveryPhase reports that a phase is over, whichever it is.
+func EveryPhase(Phase) bool { return true }
 
 // PlanContext stands in front of the payload in what is signed, so that a signature made for another purpose is none.
 const PlanContext = "provost plan v1\x00"

@@ -90,7 +90,11 @@ func (a *Authority) Sign(t testing.TB, p *proto.Plan) *proto.SignedPlan {
 	if err != nil {
 		t.Fatalf("encoding plan: %v", err)
 	}
-	return a.SignBytes(payload)
+	sp := a.SignBytes(payload)
+	if bare, had := p.WithoutSecrets(proto.EveryPhase); had {
+		sp.Bare = a.Sign(t, bare)
+	}
+	return sp
 }
 
 // SignBytes signs whatever is given as a plan.

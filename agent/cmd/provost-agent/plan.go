@@ -283,7 +283,7 @@ func writeLocalPlan(dir report.Dir, b []byte, over func(proto.Phase) bool) error
 
 // forgetSecrets takes all secrets out of the plan of an installed system whose steps are done.
 func (a *agent) forgetSecrets() error {
-	if err := a.dir.ForgetSecrets(report.EveryPhase); err != nil {
+	if err := a.dir.ForgetSecrets(proto.EveryPhase); err != nil {
 		return err
 	}
 	b, err := os.ReadFile(a.dir.Path(localPlan))
@@ -293,5 +293,5 @@ func (a *agent) forgetSecrets() error {
 	if err != nil {
 		return fmt.Errorf("reading the plan: %w", err)
 	}
-	return writeLocalPlan(a.dir, b, report.EveryPhase)
+	return writeLocalPlan(a.dir, b, proto.EveryPhase)
 }

@@ -214,7 +214,14 @@ func (ca *CA) SignPlan(p *proto.Plan) (*proto.SignedPlan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the plan of %s: %w", p.Node, err)
 	}
-	return (*ca.issuers.Load())[0].sign(payload)
+	signed, err := (*ca.issuers.Load())[0].sign(payload)
+	if err != nil {
+		return nil, err
+	}
+	if bare, had := p.WithoutSecrets(proto.EveryPhase); had {
+		signed.Bare, err = ca.SignPlan(bare)
+	}
+	return signed, err
 }
 
 // SignAs gives a plan that SignPlan made, signed for a client that asked for a name in its handshake: the same bytes under
@@ -224,7 +231,11 @@ func (ca *CA) SignAs(name string, sp *proto.SignedPlan) (*proto.SignedPlan, erro
 	if cert, err := x509.ParseCertificate(sp.Cert); err == nil && cert.CheckSignatureFrom(i.cert) == nil {
 		return sp, nil
 	}
-	return i.sign(sp.Payload)
+	signed, err := i.sign(sp.Payload)
+	if err == nil && sp.Bare != nil {
+		signed.Bare, err = i.sign(sp.Bare.Payload)
+	}
+	return signed, err
 }
 
 func (ca *issuer) sign(payload []byte) (*proto.SignedPlan, error) {

@@ -41,12 +41,12 @@ const CommandEnv = "PROVOST_SUITE_AGENT"
 // SoakEnv, set to anything, lets every fault last for ever in a trial of its own, not only some.
 const SoakEnv = "PROVOST_SOAK"
 
-// The suite's waits. A network that steps waited for would cost each of the 20 a request's timeout; so the bound for all of
-// them is below that of one request in any sane agent and far above the 3 s that they take.
+// The suite's waits. A network that steps waited for would cost each of the 20 a connection's timeout, 10 s; the bound for all of
+// them is below that, and far above the 3 s that they take.
 const (
 	planWait  = 4 * time.Minute // of the agent, and the suite's for a plan that comes late: Retry-After counts up to 5 minutes
 	shortWait = 2 * time.Second // of the agent, where the plan never comes
-	stepsWait = 45 * time.Second
+	stepsWait = 150 * time.Second
 	endWait   = 2 * time.Minute // for an agent's status, its end, or its delivery to a collector that works again
 )
 
