@@ -96,6 +96,7 @@ type ProfileInfo struct {
 	Name      string    `json:"name"`
 	Kind      string    `json:"kind"`
 	Family    string    `json:"family"`
+	Sequence  string    `json:"sequence,omitempty"` // if it is not the family's
 	Boot      string    `json:"boot"`
 	Kernel    string    `json:"kernel,omitempty"`
 	Initrds   []string  `json:"initrds,omitempty"`

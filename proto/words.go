@@ -166,8 +166,8 @@ func (k CauseKind) Inferred() bool { return k == CauseLoop || k == CauseStageDea
 // Stages lists the milestones that ship, in the order in which an install meets them. A family leaves out what it
 // has not, and a site's own names may stand anywhere in its sequences.
 var Stages = []string{
-	"ordered", "powered-on", "dhcp-discover", "dhcp-offer", "dhcp-request", "dhcp-ack", "bootscript-sent", "bootloader-sent",
-	"kernel-sent", "initrd-sent", "agent-started", "answer-sent", "image-sent", "installer-started", "ssh-open", "pre-started",
+	"ordered", "powered-on", "dhcp-discover", "dhcp-offer", "dhcp-request", "dhcp-ack", "bootloader-sent", "bootscript-sent",
+	"kernel-sent", "initrd-sent", "agent-started", "config-sent", "common-sent", "root-sent", "cracklib-sent", "bind-sent", "sles-img-sent", "answer-sent", "image-sent", "installer-started", "ssh-open", "pre-started",
 	"pre-done", "autoinst-present", "partitioned", "partitions-recorded", "packages-started", "packages-done", "post-started",
 	"post-done", "sealed", "bootaction-disk", "rebooting", "disk-booted", "firstboot-started", "firstboot-done",
 	"boot-started", "boot-done", "booted",

@@ -153,7 +153,7 @@ func nodesOf(ctx context.Context, s *settings, only string, log *slog.Logger) ([
 	if err != nil {
 		return nil, err
 	}
-	reg, err := registry.Open(ctx, registry.Options{Store: st, Profiles: profiles{set}, Log: log})
+	reg, err := registry.Open(ctx, registry.Options{Store: st, Profiles: profiles{set: set}, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,11 @@ const (
 // lost. Meanwhile senders by TCP wait, and the queue's end is 256 lines.
 const receiveTries = 10
 
+// any reports whether any log is read.
+func (e *evidenceSettings) any() bool {
+	return len(e.Files) > 0 || e.Journald || e.Syslog.UDP != "" || e.Syslog.TCP != ""
+}
+
 func (e *evidenceSettings) check() error {
 	seen := map[string]bool{}
 	for i, f := range e.Files {

@@ -4,16 +4,36 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"provost/collector/internal/answer"
 	"provost/collector/internal/profile"
 	"provost/collector/internal/registry"
+	"provost/collector/internal/sequence"
 	"provost/proto"
 )
 
 // profiles shows a set of profiles to the registry and the API.
-type profiles struct{ set *profile.Set }
+type profiles struct {
+	set  *profile.Set
+	logs bool // the frontend's logs are read
+}
+
+// sequence is a profile's, of which only those stages are awaited that somebody here could report.
+func (p profiles) sequence(f *profile.Profile) sequence.Sequence {
+	sources := []string{"agent", "operator"}
+	if f.Boot == profile.BootProvost {
+		sources = append(sources, "boot")
+	}
+	if p.logs {
+		sources = append(sources, "log")
+	}
+	if slices.ContainsFunc(f.Trust, func(s proto.Source) bool { return strings.HasPrefix(string(s), "compat:") }) {
+		sources = append(sources, "compat")
+	}
+	return p.set.SequenceOf(f).Visible(sources...)
+}
 
 func (p profiles) Names() []string { return p.set.Names() }
 
@@ -57,7 +77,7 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	}
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
-		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.set.SequenceOf(f), Kernel: f.Kernel, Initrds: f.Initrds,
+		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.sequence(f), Kernel: f.Kernel, Initrds: f.Initrds,
 		LocalBoot: f.LocalBoot, Args: f.Args, Vars: vars, Answer: recipe, RescueKeys: rescue,
 	}}, nil
 }

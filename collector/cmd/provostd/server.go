@@ -93,7 +93,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.site, err = openSite(s.set.Dirs.Config); err != nil {
+	if s.site, err = openSite(s.set.Dirs.Config, s.set.Evidence.any()); err != nil {
 		return configError{err}
 	}
 	keep, quota, err := s.set.Retention.parse()

@@ -22,6 +22,7 @@ import (
 // site is the profiles of the configuration directory as they were when they were last read.
 type site struct {
 	dir     string
+	logs    bool       // the frontend's logs are read
 	reading sync.Mutex // one reload at a time
 	now     atomic.Pointer[reading]
 }
@@ -33,13 +34,13 @@ type reading struct {
 }
 
 // openSite reads what is right; what is wrong is left out and told.
-func openSite(dir string) (*site, error) {
+func openSite(dir string, logs bool) (*site, error) {
 	set, err := profile.Load(dir)
 	if set == nil {
 		return nil, err
 	}
-	s := &site{dir: dir}
-	s.now.Store(&reading{profiles{set}, problemsOf(err)})
+	s := &site{dir: dir, logs: logs}
+	s.now.Store(&reading{profiles{set, logs}, problemsOf(err)})
 	return s, nil
 }
 
@@ -80,7 +81,7 @@ func (s *site) reload() (*proto.ReloadAnswer, error) {
 			a.Removed = append(a.Removed, name)
 		}
 	}
-	s.now.Store(&reading{profiles: profiles{set}})
+	s.now.Store(&reading{profiles: profiles{set, s.logs}})
 	return a, nil
 }
 

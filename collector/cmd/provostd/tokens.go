@@ -98,7 +98,7 @@ func withoutCollector(ctx context.Context, s *settings, why error, log *slog.Log
 	if err != nil {
 		return err
 	}
-	reg, err := registry.Open(ctx, registry.Options{Store: st, Profiles: profiles{set}, Log: log})
+	reg, err := registry.Open(ctx, registry.Options{Store: st, Profiles: profiles{set: set}, Log: log})
 	if err != nil {
 		return err
 	}

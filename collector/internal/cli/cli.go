@@ -121,7 +121,7 @@ provost explain n007`, exitUsual)
 	for _, v := range verbs {
 		add("order", verbCommand(s, v))
 	}
-	add("define", nodeCommand(s), profileCommand(s), reloadCommand(s))
+	add("define", nodeCommand(s), profileCommand(s), checkCommand(s), reloadCommand(s))
 	root.AddCommand(versionCommand(s), completionCommand(s))
 	root.SetHelpCommand(helpCommand())
 	return root

@@ -146,6 +146,7 @@ func runProfileShow(ctx context.Context, s *session, o profileOptions, name stri
 	field("name", p.Name)
 	field("kind", p.Kind)
 	field("family", p.Family)
+	field("sequence", p.Sequence)
 	field("boot", p.Boot)
 	field("kernel", p.Kernel)
 	for _, i := range p.Initrds {

@@ -77,6 +77,11 @@ func runTimeline(ctx context.Context, s *session, cmd *cobra.Command, o timeline
 	}
 	out := bufio.NewWriter(s.Stdout)
 	writeTimeline(out, s.screen(s.Stdout), list, s.Now())
+	if !ended(list.Install.Status) {
+		if n, err := cl.Node(ctx, node); err == nil && n.Install == list.Install.ID {
+			writeAwaited(out, s.screen(s.Stdout), n, s.Now())
+		}
+	}
 	return flush(out)
 }
 
@@ -146,6 +151,25 @@ func writeTimeline(w *bufio.Writer, sc screen, list *proto.EventList, now time.T
 	}
 	if since := now.Sub(last); since > gapAfter && !ended(in.Status) {
 		fmt.Fprintf(w, "%s%s\n", pad("", at+2), sc.paint(yellow, "… nothing since, "+span(since)))
+	}
+}
+
+// writeAwaited says what should come next, and by when.
+func writeAwaited(w *bufio.Writer, sc screen, n *proto.Node, now time.Time) {
+	d := n.Deadline
+	if d == nil {
+		return
+	}
+	at := d.At.In(now.Location()).Format(time.TimeOnly)
+	text, colour := d.Stage+" is awaited, until "+at+", in "+span(d.At.Sub(now)), dim
+	switch {
+	case n.Status == proto.StatusStalled:
+		text, colour = d.Stage+" is overdue; unless it comes, the install is failed at "+at, yellow
+	case !d.At.After(now):
+		text, colour = d.Stage+" is overdue since "+at, yellow
+	}
+	for _, l := range wrap(clean(text), sc.width) {
+		fmt.Fprintf(w, "%s\n", sc.paint(colour, l))
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"slices"
 	"strings"
 
-	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/sequence"
 )
 
 //go:embed shipped
@@ -31,7 +31,7 @@ const maxFile = 1 << 20
 // Set is all profiles and sequences of a site. It does not change after Load and may be used by any number of goroutines.
 type Set struct {
 	profiles  map[string]*Profile
-	sequences map[string]lifecycle.Sequence
+	sequences map[string]sequence.Sequence
 	scripts   Scripts
 	templates map[string]string // of answer files, by name
 	vars      siteVars
@@ -43,7 +43,7 @@ type Set struct {
 // The error joins a *Problem for everything that is wrong in any file. The set is there even then, with the files that
 // are right, so that a collector whose site has one wrong profile can still serve the nodes of the others.
 func Load(configDir string) (*Set, error) {
-	set := &Set{profiles: map[string]*Profile{}, sequences: map[string]lifecycle.Sequence{}}
+	set := &Set{profiles: map[string]*Profile{}, sequences: map[string]sequence.Sequence{}}
 	if configDir != "" {
 		set.scripts.dir = filepath.Join(configDir, "postscripts")
 	}
@@ -73,6 +73,10 @@ func Load(configDir string) (*Set, error) {
 			errs = append(errs, &Problem{Path: s.path, Text: fmt.Sprintf("family %q: use one of %s, or write sequences/%s.yaml",
 				p.Family, strings.Join(families, ", "), p.Family)})
 		}
+		if _, ok := set.sequences[p.Sequence]; !ok && p.Sequence != "" && len(errs) == 0 {
+			errs = append(errs, &Problem{Path: s.path, Line: p.sequenceLine, Text: fmt.Sprintf("sequence %q: use one of %s, or write sequences/%s.yaml",
+				p.Sequence, strings.Join(set.Sequences(), ", "), p.Sequence)})
+		}
 		if p.Answer != "" && len(errs) == 0 {
 			if _, err := set.recipe(p, nil); err != nil {
 				errs = append(errs, &Problem{Path: s.path, Line: p.answerLine, Text: "answer: " + err.Error()})
@@ -96,15 +100,21 @@ func (s *Set) Profile(name string) (*Profile, bool) {
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.profiles)) }
 
 // Sequence gives a family's sequence; the generic one for a family that has none of its own.
-func (s *Set) Sequence(family string) lifecycle.Sequence {
+func (s *Set) Sequence(family string) sequence.Sequence {
 	if q, ok := s.sequences[family]; ok {
 		return q
 	}
 	return s.sequences["generic"]
 }
 
-// SequenceOf gives a profile's sequence: its family's, or that of every diskless node.
-func (s *Set) SequenceOf(p *Profile) lifecycle.Sequence {
+// Sequences lists the sequences, sorted.
+func (s *Set) Sequences() []string { return slices.Sorted(maps.Keys(s.sequences)) }
+
+// SequenceOf gives a profile's sequence: the one that it names, its family's, or that of every diskless node.
+func (s *Set) SequenceOf(p *Profile) sequence.Sequence {
+	if p.Sequence != "" {
+		return s.Sequence(p.Sequence)
+	}
 	if p.Kind == KindDiskless {
 		return s.Sequence(KindDiskless)
 	}
@@ -199,9 +209,9 @@ func readSome(fsys fs.FS, name string) ([]byte, error) {
 // sequenceSources are the words of a stage's sources.
 var sequenceSources = []string{"agent", "boot", "log", "compat", "operator"}
 
-func readSequence(path, name string, b []byte) (lifecycle.Sequence, []error) {
+func readSequence(path, name string, b []byte) (sequence.Sequence, []error) {
 	f := &file{path: path}
-	var q lifecycle.Sequence
+	var q sequence.Sequence
 	f.read(b, &q)
 	if len(f.problems) > 0 {
 		return q, f.problems
@@ -209,13 +219,22 @@ func readSequence(path, name string, b []byte) (lifecycle.Sequence, []error) {
 	if q.Family != name {
 		f.bad(f.line("family"), "family %q: the file's name says %q", q.Family, name)
 	}
-	for i, s := range q.Stages {
-		line := f.line("stages", i)
-		f.badErr(line, lifecycle.Sequence{Family: "x", Stages: []lifecycle.Stage{s}}.Check())
+	check := func(key string, i int, s sequence.Stage) {
+		line := f.line(key, i)
+		f.badErr(line, sequence.Sequence{Family: "x", Stages: []sequence.Stage{s}}.Check())
 		for _, src := range s.Sources {
 			if !slices.Contains(sequenceSources, src) {
 				f.bad(line, "stage %q: source %q: use one of %s", s.Name, src, strings.Join(sequenceSources, ", "))
 			}
+		}
+	}
+	for i, s := range q.Stages {
+		check("stages", i, s)
+	}
+	for i, s := range q.Aside {
+		check("aside", i, s)
+		if s.Within != 0 || s.Optional || s.HeartbeatExtends {
+			f.bad(f.line("aside", i), "stage %q is out of line: it is never awaited, so leave out within, optional and heartbeat-extends", s.Name)
 		}
 	}
 	if len(f.problems) == 0 {

@@ -159,6 +159,7 @@ func TestProblems(t *testing.T) {
 		{head + "kind: raid\n", "p.yaml:2: kind \"raid\": use disk or diskless"},
 		{head + "kind: tape\n", `p.yaml:2: kind "tape": use disk`},
 		{head + "family: plan9\n", `family "plan9": use one of redhat, suse`},
+		{head + "sequence: plan9\n", `p.yaml:2: sequence "plan9": use one of debian, diskless, generic, redhat, stacki-redhat, stacki-suse, suse, ubuntu`},
 		{head + "boot: floppy\n", `p.yaml:2: boot "floppy": use provost or external`},
 		{head + "boot: external\n", "p.yaml:2: boot: external leaves kernel"},
 		{head + "local-boot: maybe\n", `p.yaml:2: local-boot "maybe"`},
@@ -225,6 +226,8 @@ func TestSequenceProblems(t *testing.T) {
 		{"family: s\nstages:\n- {name: ordered}\n- {name: ordered}\n", `s.yaml:2: stage "ordered" stands twice`},
 		{"family: s\nstages:\n- {name: ordered, sources: [gossip]}\n", `s.yaml:3: stage "ordered": source "gossip"`},
 		{"family: s\nstages:\n- {name: ordered, optionl: true}\n", `s.yaml:3: unknown key "optionl"`},
+		{"family: s\nstages:\n- {name: ordered}\naside:\n- {name: wait, within: 5m}\n", `s.yaml:5: stage "wait" is out of line: it is never awaited`},
+		{"family: s\nstages:\n- {name: ordered}\naside:\n- {name: ordered}\n", `s.yaml:2: stage "ordered" stands twice`},
 	} {
 		_, err := profile.Load(site(t, map[string]string{"sequences/s.yaml": c.text}))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -260,68 +263,28 @@ func TestAllProblemsAreReportedAndTheRestServes(t *testing.T) {
 	}
 }
 
-func TestShippedSequence(t *testing.T) {
-	set, err := profile.Load("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	generic := set.Sequence("generic")
-	if diff := cmp.Diff(generic, set.Sequence("ubuntu")); diff != "" {
-		t.Errorf("a family without a sequence: -generic +got\n%s", diff)
-	}
-	at := -1
-	known := map[string]int{}
-	for i, s := range proto.Stages {
-		known[s] = i
-	}
-	for i, s := range generic.Stages {
-		n, ok := known[s.Name]
-		if !ok || n <= at {
-			t.Errorf("stage %s is not among proto.Stages, or out of their order", s.Name)
-		}
-		at = n
-		if last := i == len(generic.Stages)-1; (s.Within == 0) != last {
-			t.Errorf("stage %s within %s: only the last one has no limit", s.Name, s.Within)
-		}
-		if s.Label == "" || len(s.Sources) == 0 {
-			t.Errorf("stage %s has no label or no sources", s.Name)
-		}
-	}
-	for _, c := range []struct {
-		from, to string
-		within   time.Duration
-	}{
-		{"ordered", "bootscript-sent", 15 * time.Minute},
-		{"bootscript-sent", "kernel-sent", 2 * time.Minute},
-		{"initrd-sent", "agent-started", 5 * time.Minute},
-		{"agent-started", "installer-started", 10 * time.Minute},
-		{"packages-started", "post-started", 40 * time.Minute},
-		{"post-started", "post-done", 60 * time.Minute},
-		{"post-done", "sealed", 15 * time.Minute},
-		{"sealed", "disk-booted", 15 * time.Minute},
-		{"disk-booted", "firstboot-started", 5 * time.Minute},
-		{"firstboot-started", "firstboot-done", 60 * time.Minute},
-		{"firstboot-done", "booted", 5 * time.Minute},
-	} {
-		next, _ := generic.Next(c.from)
-		if got := generic.Stages[generic.Index(c.from)].Within.D(); next.Name != c.to || got != c.within {
-			t.Errorf("after %s: %s within %s, want %s within %s", c.from, next.Name, got, c.to, c.within)
-		}
-	}
-}
-
 func TestSiteReplacesShipped(t *testing.T) {
 	set, err := profile.Load(site(t, map[string]string{
 		"sequences/generic.yaml": "family: generic\nstages: [{name: ordered, within: 1h}, {name: booted}]\n",
+		"sequences/suse.yaml":    "family: suse\nstages: [{name: ordered, within: 3h}, {name: booted}]\n",
 		"sequences/own.yaml":     "family: own\nstages: [{name: ordered, within: 2h}, {name: booted}]\n",
 		"profiles/p.yaml":        "kernel: images/k\nfamily: own\n",
+		"profiles/q.yaml":        "kernel: images/k\nfamily: redhat\nsequence: own\n",
+		"profiles/r.yaml":        "kernel: images/k\nkind: diskless\nfamily: redhat\n",
+		"profiles/s.yaml":        "kernel: images/k\nkind: diskless\nsequence: stacki-suse\n",
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for family, want := range map[string]time.Duration{"generic": time.Hour, "debian": time.Hour, "own": 2 * time.Hour} {
+	for family, want := range map[string]time.Duration{"generic": time.Hour, "gentoo": time.Hour, "suse": 3 * time.Hour, "own": 2 * time.Hour, "debian": 15 * time.Minute} {
 		if got := set.Sequence(family).Stages[0].Within.D(); got != want {
 			t.Errorf("Sequence(%s) allows %s, want %s", family, got, want)
+		}
+	}
+	for name, want := range map[string]string{"p": "own", "q": "own", "r": "diskless", "s": "stacki-suse"} {
+		p, _ := set.Profile(name)
+		if got := set.SequenceOf(p).Family; got != want {
+			t.Errorf("SequenceOf(%s) = %s, want %s", name, got, want)
 		}
 	}
 }

@@ -20,6 +20,7 @@ type Profile struct {
 	Name      string            `yaml:"name"` // the file's name without .yaml
 	Kind      string            `yaml:"kind"` // KindDisk or KindDiskless
 	Family    string            `yaml:"family"`
+	Sequence  string            `yaml:"sequence"` // of stages, by its name; empty: the family's, or that of diskless nodes
 	Boot      string            `yaml:"boot"`
 	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https
 	Initrds   []string          `yaml:"initrds"`    // like Kernel, or Overlay
@@ -39,7 +40,9 @@ type Profile struct {
 
 	path       string // for messages
 	answerLine int    // the same
-	args       *template.Template
+	// sequenceLine is the same.
+	sequenceLine int
+	args         *template.Template
 }
 
 // The words of a profile.
@@ -82,7 +85,7 @@ func defaults() Profile {
 // Info is the profile as the API shows it.
 func (p *Profile) Info() proto.ProfileInfo {
 	return proto.ProfileInfo{
-		Schema: proto.Schema, Name: p.Name, Kind: p.Kind, Family: p.Family, Boot: p.Boot, Kernel: p.Kernel, Initrds: p.Initrds,
+		Schema: proto.Schema, Name: p.Name, Kind: p.Kind, Family: p.Family, Sequence: p.Sequence, Boot: p.Boot, Kernel: p.Kernel, Initrds: p.Initrds,
 		Args: p.Args, Answer: p.Answer, Attempts: p.Attempts, OnFailure: p.OnFailure, Deadline: p.Deadline, Steps: p.Steps,
 	}
 }
@@ -98,7 +101,7 @@ func readProfile(filePath, name string, b []byte) (*Profile, []error) {
 	}
 	if len(f.problems) == 0 {
 		p.check(f, name)
-		p.answerLine = f.line("answer")
+		p.answerLine, p.sequenceLine = f.line("answer"), f.line("sequence")
 	}
 	return &p, f.problems
 }

@@ -54,8 +54,9 @@ type site struct {
 
 const mac = "52:54:00:00:00:07"
 
-// newSite starts a collector with a profile of this text and scripts, and orders the install of a node.
-func newSite(t *testing.T, profile string, scripts map[string]string) *site {
+// newSite starts a collector with a profile of this text and scripts, and what else edits write, and orders the install of a
+// node.
+func newSite(t *testing.T, profile string, scripts map[string]string, edits ...func(*site)) *site {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("another kernel command line and boot id need root")
@@ -64,6 +65,9 @@ func newSite(t *testing.T, profile string, scripts map[string]string) *site {
 	s.write("cfg/profiles/p.yaml", profile)
 	for name, text := range scripts {
 		s.write("cfg/postscripts/"+name, "#!/bin/sh\nD='"+s.dir+"'\n"+text+"\n")
+	}
+	for _, edit := range edits {
+		edit(s)
 	}
 	s.write("provostd.yaml", fmt.Sprintf("listen: \"127.0.0.1:0\"\nboot-listen: \"127.0.0.1:0\"\ndirs: {data: %s, config: %s, images: %s}\n",
 		s.path("data"), s.path("cfg"), s.path("images")))
