@@ -30,6 +30,19 @@ func TestDoctor(t *testing.T) {
 	if _, port, _ := net.SplitHostPort(d.rec.BootListen); !strings.Contains(state["boot scripts"].Detail, ":"+port) {
 		t.Errorf("check boot scripts = %+v, want port %s in it", state["boot scripts"], port)
 	}
+	named := 0
+	for _, c := range got.Checks {
+		if strings.Contains(c.Name+c.Detail, "overlay") {
+			named++
+		}
+	}
+	if named != 1 {
+		t.Errorf("the missing overlay is named by %d checks, want one: %+v", named, got.Checks)
+	}
+	var list proto.NodeList
+	if d.local("GET", "/v1/status", nil, &list); !strings.Contains(strings.Join(list.Warnings, "\n"), "overlay") {
+		t.Errorf("the status does not say that the overlay is missing: %q", list.Warnings)
+	}
 	if got.Version == "" || state["overlay"].Name == "" {
 		t.Errorf("GET /v1/doctor = %+v, want a version and the overlay", got)
 	}

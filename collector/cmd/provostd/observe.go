@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
@@ -23,7 +24,13 @@ const (
 )
 
 // currentWarnings are those of every list of nodes: what an operator should know before it bites.
-func (s *Server) currentWarnings() []string { return append(s.ownWarnings(), s.read.foreign()...) }
+func (s *Server) currentWarnings() []string {
+	w := append(s.ownWarnings(), s.read.foreign()...)
+	if _, err := os.Stat(s.set.Overlay); err != nil {
+		w = append(w, fmt.Sprintf("profiles with the initrd overlay cannot boot yet: %v", err))
+	}
+	return w
+}
 
 // ownWarnings leaves out what the doctor looks at by itself.
 func (s *Server) ownWarnings() []string {

@@ -102,9 +102,6 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.logs.SetQuota(quota)
 	s.removeOldBackups()
-	if _, err := os.Stat(s.set.Overlay); err != nil {
-		s.warn("profiles with the initrd overlay cannot boot yet: %v", err)
-	}
 	if u := s.set.Unknown; u != registry.UnknownIgnore && u != registry.UnknownDiscover && !s.site.Has(u) {
 		s.warn("unknown-nodes: there is no profile %s: unknown machines are blocked until there is one", u)
 	}

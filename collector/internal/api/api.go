@@ -70,6 +70,7 @@ type API struct {
 	counters counters
 
 	compressors compressors
+	feedWrite   time.Duration // feedWrite; shorter in tests
 
 	perInstall, perAddress *limiter
 	stop                   chan struct{}
@@ -83,7 +84,7 @@ func New(cfg Config) (*API, error) {
 	if cfg.Reach == nil {
 		cfg.Reach = func(host string) (string, []string) { return "localhost:8480", []string{"https://localhost:8440"} }
 	}
-	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{}),
+	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{}), feedWrite: feedWrite,
 		perInstall: newLimiter(installRate, installBurst), perAddress: newLimiter(helloRate, helloBurst)}
 	for _, r := range a.routes {
 		if err := CheckScope(r.Scope); err != nil {

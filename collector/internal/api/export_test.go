@@ -8,6 +8,9 @@ import "time"
 func (a *API) SetAgentRate(rate, burst float64) { a.perInstall = newLimiter(rate, burst) }
 func (a *API) SetHelloRate(rate, burst float64) { a.perAddress = newLimiter(rate, burst) }
 
+// SetFeedWrite is how long a reader of the feed may take for what it is sent.
+func (a *API) SetFeedWrite(d time.Duration) { a.feedWrite = d }
+
 // Limiter is for tests of its arithmetic. Size is how many buckets it has.
 type Limiter struct{ *limiter }
 

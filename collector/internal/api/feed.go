@@ -48,7 +48,7 @@ func (a *API) feed(c *call) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	c.w.WriteHeader(http.StatusOK)
 	// An id without data is no event: it tells a reader without a revision where it is, so that it can come back there.
-	if err := c.send(fmt.Appendf(nil, ": provost\nid: %d\n\n", after)); err != nil {
+	if err := a.send(c, fmt.Appendf(nil, ": provost\nid: %d\n\n", after)); err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(c.ctx())
@@ -69,13 +69,13 @@ func (a *API) feed(c *call) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
-			err = c.send([]byte(":\n\n"))
+			err = a.send(c, []byte(":\n\n"))
 		case err == nil:
 			var b []byte
 			for _, e := range entries {
 				b = fmt.Appendf(b, "id: %d\ndata: %s\n\n", e.Revision, e.Value)
 			}
-			err = c.send(b)
+			err = a.send(c, b)
 		}
 		if err != nil {
 			a.cfg.Log.Debug("feed ended", "remote", c.r.RemoteAddr, "error", err)
@@ -85,8 +85,8 @@ func (a *API) feed(c *call) error {
 }
 
 // send writes and flushes within the feed's bound.
-func (c *call) send(b []byte) error {
-	if err := c.ctl.SetWriteDeadline(time.Now().Add(feedWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+func (a *API) send(c *call, b []byte) error {
+	if err := c.ctl.SetWriteDeadline(time.Now().Add(a.feedWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	if _, err := c.w.Write(b); err != nil {
