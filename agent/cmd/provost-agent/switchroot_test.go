@@ -91,13 +91,20 @@ exec chroot . /run/provost/bin/provost-agent report partitioned --state /run/pro
 	}
 }
 
-// TestUnit: what systemd is to start in an initrd, and again after it.
+// TestUnit: what systemd is to start in an initrd, and again after it, when the initrd's files are gone.
 func TestUnit(t *testing.T) {
 	t.Parallel()
 	for _, options := range []string{"mode=755", "noexec,mode=755"} {
 		cmd, output := inInitrd(t, options, `
-provost-agent watch --unit --node n1 --url 'https://10.0.0.1:8440,https://[fe80::1%eth0]:8440'
-provost-agent watch --unit --node n1 --url 'https://10.0.0.1:8440,https://[fe80::1%eth0]:8440' # again
+mount -t tmpfs etc /etc
+mkdir /etc/provost
+echo secret >/etc/provost/join-key
+echo certificates >/etc/provost/ca.pem
+printf '%s\n' 'url=https://10.0.0.1:8440,https://[fe80::1%eth0]:8440' join-key-file=/etc/provost/join-key >/etc/provost/agent.conf
+provost-agent watch --unit --node n1
+provost-agent watch --unit --node n1 # again
+stat -c %a /run/provost/site-*
+cat /run/provost/site-*
 /run/provost/bin/provost-agent version >/dev/null
 cd /run/systemd/system
 find . -mindepth 1 | sort
@@ -107,12 +114,16 @@ grep -E '^(ExecStart|IgnoreOnIsolate|Restart)' provost-agent.service
 		if err := cmd.Run(); err != nil {
 			t.Fatalf("%s: %v\n%s", options, err, output)
 		}
-		want := `./basic.target.wants
+		want := `600
+600
+certificates
+secret
+./basic.target.wants
 ./basic.target.wants/provost-agent.service
 ./provost-agent.service
 ../provost-agent.service
 IgnoreOnIsolate=yes
-ExecStart=/run/provost/bin/provost-agent "watch" "--state" "/run/provost" "--rescue-listen" ":2200" "--url" "https://10.0.0.1:8440,https://[fe80::1%%eth0]:8440" "--node" "n1"
+ExecStart=/run/provost/bin/provost-agent "watch" "--state" "/run/provost" "--rescue-listen" ":2200" "--url" "https://10.0.0.1:8440,https://[fe80::1%%eth0]:8440" "--node" "n1" "--join-key-file" "/run/provost/site-join-key" "--ca" "/run/provost/site-ca.pem"
 Restart=on-failure
 RestartSec=2
 RestartPreventExitStatus=64 78

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -95,6 +96,9 @@ func detachWatch(c common, listen string, s *streams) (err error) {
 	if err != nil {
 		return err
 	}
+	if c, err = c.kept(); err != nil {
+		return err
+	}
 	if _, err = host.Detach(program, c.watchArgs(listen), a.dir.Path("agent.out")); err != nil {
 		return err
 	}
@@ -117,18 +121,51 @@ func unitWatch(c common, listen string) error {
 	if err != nil {
 		return err
 	}
+	if c, err = c.kept(); err != nil {
+		return err
+	}
 	return writeUnit(program, c.watchArgs(listen))
+}
+
+// The site's CA and join key as an initrd had them, in the state directory: the initrd's files vanish when the installer
+// begins.
+const (
+	keptCA      = "site-ca.pem"
+	keptJoinKey = "site-join-key"
+)
+
+// kept are these options with all that the settings say beside them, and files of the state directory in place of those of
+// the initrd.
+func (c common) kept() (common, error) {
+	s, err := host.Host{}.Settings()
+	if err != nil {
+		return c, config("", err)
+	}
+	dir := c.dir()
+	c.state = string(dir)
+	c.urls = cmp.Or(c.urls, strings.Join(s.URLs, ","))
+	c.node = cmp.Or(c.node, s.Node)
+	c.ca = cmp.Or(c.ca, s.CA)
+	c.joinKeyFile = cmp.Or(c.joinKeyFile, s.JoinKeyFile)
+	for name, path := range map[string]*string{keptCA: &c.ca, keptJoinKey: &c.joinKeyFile} {
+		if *path == "" || strings.HasPrefix(*path, "sha256:") {
+			continue
+		}
+		b, err := readFile(*path, 1<<20)
+		if err != nil {
+			return c, config("", fmt.Errorf("keeping the settings: %w", err))
+		}
+		if err := dir.WriteFile(name, b, 0o600); err != nil {
+			return c, err
+		}
+		*path = dir.Path(name)
+	}
+	return c, nil
 }
 
 // watchArgs are the arguments with which another process becomes the watch that these options ask for.
 func (c common) watchArgs(listen string) []string {
-	if c.joinKeyFile != "" {
-		c.joinKeyFile = absolute(c.joinKeyFile)
-	}
-	if c.ca != "" && !strings.HasPrefix(c.ca, "sha256:") {
-		c.ca = absolute(c.ca)
-	}
-	args := []string{"watch", "--state", string(c.dir()), "--rescue-listen", listen}
+	args := []string{"watch", "--state", c.state, "--rescue-listen", listen}
 	for _, f := range []struct{ name, value string }{{"url", c.urls}, {"node", c.node}, {"join-key-file", c.joinKeyFile}, {"ca", c.ca}} {
 		if f.value != "" {
 			args = append(args, "--"+f.name, f.value)
