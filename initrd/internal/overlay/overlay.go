@@ -4,9 +4,15 @@
 // any installer's own initrd, whose files it adds to. The same options always give the same
 // bytes.
 //
+// One overlay serves the installers of all families, since none of them looks at the hooks of
+// another. A hook whose directory an installer does not have is not even unpacked: the kernel
+// (init/initramfs.c) passes over a file that it cannot create, and the archive leaves such
+// directories out.
+//
 // It must never hold a directory that an installer has as a symbolic link: with a merged
 // /usr the kernel would put a directory in place of /bin, /sbin or /lib and leave the
-// installer without programs. So everything lives under /usr and /etc.
+// installer without programs. So the archive's own directories are below /usr and /etc, and
+// a hook below /lib goes where the installer's /lib leads.
 package overlay
 
 import (
@@ -14,7 +20,6 @@ import (
 	"cmp"
 	"compress/gzip"
 	"debug/elf"
-	_ "embed"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -28,11 +33,9 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 
+	"provost/initrd"
 	"provost/proto"
 )
-
-//go:embed start
-var start []byte
 
 // Compression is how the archive is packed. Kernels read every one of them, also mixed.
 type Compression string
@@ -89,35 +92,48 @@ func Build(w io.Writer, o Options) error {
 type file struct {
 	mode cpio.FileMode
 	data []byte
+	hook bool // its directory is the installer's, and not in the archive
+}
+
+// hooks start the agent in the initrds of the families. That of dracut, which Red Hat's installers are made with and Agama,
+// is found below /lib whichever of /lib, /usr/lib and /var/lib its hooks really lie in; /etc/linuxrc.d need not be there.
+func hooks() map[string]file {
+	return map[string]file{
+		"lib/dracut/hooks/initqueue/online/05-provost-start.sh": {0o755, initrd.DracutHook, true},
+		"lib/dracut/hooks/pre-pivot/05-provost-start.sh":        {0o755, initrd.DracutHook, true},
+		"lib/debian-installer-startup.d/S11provost":             {0o755, initrd.DebianStartup, true},
+		"usr/lib/finish-install.d/95provost":                    {0o755, initrd.DebianFinish, true},
+		"conf/conf.d/provost":                                   {0o644, initrd.InitramfsTools, true},
+		"etc/linuxrc.d/provost":                                 {0o644, initrd.Linuxrc, false},
+	}
 }
 
 func contents(o Options) (map[string]file, error) {
 	if err := checkAgent(o.Agent, o.Arch); err != nil {
 		return nil, err
 	}
-	files := map[string]file{
-		"usr/bin/provost-agent": {0o755, o.Agent},
-		"usr/lib/provost/start": {0o755, start},
-	}
+	files := hooks()
+	files["usr/bin/provost-agent"] = file{mode: 0o755, data: o.Agent}
+	files["usr/lib/provost/start"] = file{mode: 0o755, data: initrd.Start}
 	if o.CA != nil {
 		if block, _ := pem.Decode(o.CA); block == nil || block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("%w: the CA file holds no PEM certificate", ErrInput)
 		}
-		files["etc/provost/ca.pem"] = file{0o644, o.CA}
+		files["etc/provost/ca.pem"] = file{mode: 0o644, data: o.CA}
 	}
 	var conf string
 	if o.JoinKey != nil {
 		if key := bytes.TrimSpace(o.JoinKey); len(key) == 0 || bytes.ContainsAny(key, " \t\r\n") {
 			return nil, fmt.Errorf("%w: the join key file must hold one word", ErrInput)
 		}
-		files["etc/provost/join-key"] = file{0o600, o.JoinKey}
+		files["etc/provost/join-key"] = file{mode: 0o600, data: o.JoinKey}
 		conf += "join-key-file=/etc/provost/join-key\n"
 	}
 	if o.RescueKeys != nil {
 		if err := checkKeys(o.RescueKeys); err != nil {
 			return nil, err
 		}
-		files["etc/provost/rescue.pub"] = file{0o644, o.RescueKeys}
+		files["etc/provost/rescue.pub"] = file{mode: 0o644, data: o.RescueKeys}
 	}
 	if len(o.URLs) > 0 {
 		for _, s := range o.URLs {
@@ -129,7 +145,7 @@ func contents(o Options) (map[string]file, error) {
 		conf += fmt.Sprintf("url=%s\n", strings.Join(o.URLs, ","))
 	}
 	if conf != "" {
-		files["etc/provost/agent.conf"] = file{0o644, []byte(conf)}
+		files["etc/provost/agent.conf"] = file{mode: 0o644, data: []byte(conf)}
 	}
 	return files, nil
 }
@@ -160,7 +176,7 @@ func checkAgent(agent []byte, arch string) error {
 	return nil
 }
 
-// archive writes the files and their parent directories, sorted, which puts a directory
+// archive writes the files and, but for hooks, their parent directories, sorted, which puts a directory
 // before what is in it. The result is a multiple of 512 bytes, so that whatever is
 // appended to it begins where the kernel looks for it.
 func archive(w io.Writer, files map[string]file, mtime time.Time) error {
@@ -168,7 +184,10 @@ func archive(w io.Writer, files map[string]file, mtime time.Time) error {
 		mtime = time.Unix(0, 0)
 	}
 	entries := maps.Clone(files)
-	for name := range files {
+	for name, f := range files {
+		if f.hook {
+			continue
+		}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			entries[dir] = file{mode: cpio.TypeDir | 0o755}
 		}

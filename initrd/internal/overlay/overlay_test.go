@@ -102,8 +102,10 @@ func unpack(t *testing.T, image []byte) (names []string, entries map[string]stri
 func TestContents(t *testing.T) {
 	o := overlay.Options{Agent: agent, Arch: "amd64", CA: ca, JoinKey: []byte("key\n"), URLs: []string{"https://10.0.0.1:8440", "https://10.0.0.2:8440"}}
 	names, entries := unpack(t, build(t, o))
-	wantNames := strings.Fields("etc etc/provost etc/provost/agent.conf etc/provost/ca.pem etc/provost/join-key" +
-		" usr usr/bin usr/bin/provost-agent usr/lib usr/lib/provost usr/lib/provost/start")
+	wantNames := strings.Fields("conf/conf.d/provost etc etc/linuxrc.d etc/linuxrc.d/provost etc/provost etc/provost/agent.conf etc/provost/ca.pem" +
+		" etc/provost/join-key lib/debian-installer-startup.d/S11provost lib/dracut/hooks/initqueue/online/05-provost-start.sh" +
+		" lib/dracut/hooks/pre-pivot/05-provost-start.sh usr usr/bin usr/bin/provost-agent usr/lib usr/lib/finish-install.d/95provost" +
+		" usr/lib/provost usr/lib/provost/start")
 	if d := cmp.Diff(wantNames, names); d != "" {
 		t.Errorf("names in order (-want +got):\n%s", d)
 	}
@@ -172,6 +174,11 @@ func TestConcatenated(t *testing.T) {
 // TestNoDirectoryInPlaceOfALink guards installers with a merged /usr.
 func TestNoDirectoryInPlaceOfALink(t *testing.T) {
 	_, entries := unpack(t, build(t, overlay.Options{Agent: agent, Arch: "amd64", CA: ca, JoinKey: []byte("k")}))
+	for name, e := range entries {
+		if !strings.HasPrefix(name, "usr") && !strings.HasPrefix(name, "etc") && strings.HasPrefix(e, "4") {
+			t.Errorf("the overlay holds the directory %s (%s)", name, e)
+		}
+	}
 	for _, link := range []string{"bin", "sbin", "lib", "lib64", "usr/sbin", "usr/lib64", "var", "run", "tmp", "."} {
 		if e, ok := entries[link]; ok {
 			t.Errorf("the overlay holds %s (%s), which may be a link in an installer", link, e)
