@@ -91,6 +91,18 @@ exec chroot . /run/provost/bin/provost-agent report partitioned --state /run/pro
 	}
 }
 
+// TestNoexec: steps run though /run, and so the state directory, is mounted noexec.
+func TestNoexec(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.write("plan.yaml", "steps:\n- {name: greet, phase: pre}\n")
+	m.write("greet", "#!/bin/sh\necho \"greetings from $0\" >&2\n")
+	cmd, output := inInitrd(t, "noexec", `provost-agent run --phase pre --plan "$1" && provost-agent log greet`, m.path("plan.yaml"))
+	if err := cmd.Run(); err != nil || !strings.Contains(output.String(), "greetings from /run/provost/bin/steps/greet") {
+		t.Errorf("run = %v, want the step's output in\n%s", err, output)
+	}
+}
+
 // TestUnit: what systemd is to start in an initrd, and again after it, when the initrd's files are gone.
 func TestUnit(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,8 @@ import (
 )
 
 // InstallProgram copies the running program to dir/name, where it can be executed: if dir's file system is mounted
-// noexec (some initrds mount /run so), a small tmpfs of its own comes over dir. It returns the copy's path.
+// noexec (some initrds mount /run so), a small tmpfs of its own comes over dir: whatever else is to be executed goes below
+// dir, too. It returns the copy's path.
 //
 // The initrd's files vanish at switch_root; what lies in /run stays.
 func (h Host) InstallProgram(dir, name string) (string, error) {
@@ -32,8 +33,8 @@ func (h Host) InstallProgram(dir, name string) (string, error) {
 		return path, nil
 	}
 	if noexec(dir) {
-		// 32 MiB: the program has at most 9, twice for the moment of a replacement
-		if err := unix.Mount("provost", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=32m"); err != nil {
+		// 128 MiB at most: the program has 9, twice for the moment of a replacement, and what is executed of a plan lies below dir, too
+		if err := unix.Mount("provost", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=128m"); err != nil {
 			return "", fmt.Errorf("mounting a tmpfs that allows programs on %s: %w", dir, err)
 		}
 	}

@@ -58,7 +58,7 @@ func (r *runner) prepare(s proto.Step, try int) (place, error) {
 		return place{}, fmt.Errorf("making %s: %w", outside, err)
 	}
 	defer dir.Close()
-	script := "steps/" + s.Script
+	script := "bin/steps/" + s.Script // bin is never noexec
 	if err := copyIn(dir, from, script, 0o755); err != nil {
 		return place{}, err
 	}

@@ -380,7 +380,7 @@ exit 4
 	if m := es[2].Message; !strings.Contains(m, "/proc is not mounted in the target") {
 		t.Errorf("note = %q", m)
 	}
-	want := []string{"lib: in /var/lib/provost/steps/10-script, root is '', /var/lib/provost/run"}
+	want := []string{"lib: in /var/lib/provost/bin/steps/10-script, root is '', /var/lib/provost/run"}
 	if e := es[3]; e.Exit != 4 || e.Message != "from inside" || !slices.Equal(e.Tail, want) {
 		t.Errorf("step-end = %+v, want tail %q", e, want)
 	}

@@ -104,6 +104,9 @@ root() {
 	rm -f "$tmp/root/boot/"*
 	install -m 755 "$here/second" "$tmp/root/usr/local/sbin/second"
 	install -m 644 "$here/second.service" "$units/provost-boot.service" "$tmp/root/etc/systemd/system/"
+	# an installer's live system has no phase boot
+	mkdir "$tmp/root/etc/systemd/system/provost-boot.service.d"
+	printf '[Unit]\nConditionKernelCommandLine=!lab.second\n' >"$tmp/root/etc/systemd/system/provost-boot.service.d/lab.conf"
 	systemctl --quiet --root="$tmp/root" enable second.service provost-boot.service
 	mksquashfs "$tmp/root" "$tmp/root.squashfs" -quiet -no-progress -comp zstd -Xcompression-level 6 >/dev/null
 	publish root.squashfs "$root_stamp"

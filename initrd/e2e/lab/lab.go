@@ -77,6 +77,35 @@ func Installer(ctx context.Context, w io.Writer) (string, error) {
 	return dir, nil
 }
 
+// AddDracut puts vmlinuz, systemd.img, plain.img and root.squashfs, made by dracut/build.sh, into the directory "dracut" of
+// the site's images. Building them takes up to 3 minutes where that is needed and prints its progress to w.
+func (l *Lab) AddDracut(ctx context.Context, w io.Writer) error {
+	fast, err := Installer(ctx, w)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(l.source, ".cache", "dracut")
+	// The script's own limits add up to less.
+	if err := command(ctx, w, 45*time.Minute, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
+		return fmt.Errorf("building the initrds of dracut: %w", err)
+	}
+	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "root.squashfs")
+}
+
+// copyImages copies files into a directory of the site's images.
+func (l *Lab) copyImages(ctx context.Context, from, to string, names ...string) error {
+	images := l.path("images", to)
+	if err := os.MkdirAll(images, 0o755); err != nil {
+		return fmt.Errorf("laying out the images: %w", err)
+	}
+	for _, name := range names {
+		if err := command(ctx, io.Discard, time.Minute, "cp", "--reflink=auto", filepath.Join(from, name), images); err != nil {
+			return fmt.Errorf("laying out the images: %w", err)
+		}
+	}
+	return nil
+}
+
 // Host is this machine's address as QEMU's user network shows it to a guest.
 const Host = "10.0.2.2"
 
@@ -96,14 +125,8 @@ func (l *Lab) lay(ctx context.Context, files fs.FS, installer string) error {
 	if err := os.CopyFS(l.path("config"), files); err != nil {
 		return fmt.Errorf("laying out the site's files: %w", err)
 	}
-	images := l.path("images", "fast")
-	if err := os.MkdirAll(images, 0o755); err != nil {
-		return fmt.Errorf("laying out the images: %w", err)
-	}
-	for _, name := range []string{"vmlinuz", "initrd.img", "rootfs.tar.zst"} {
-		if err := command(ctx, io.Discard, time.Minute, "cp", "--reflink=auto", filepath.Join(installer, name), images); err != nil {
-			return fmt.Errorf("laying out the images: %w", err)
-		}
+	if err := l.copyImages(ctx, installer, "fast", "vmlinuz", "initrd.img", "rootfs.tar.zst"); err != nil {
+		return err
 	}
 	if err := command(ctx, io.Discard, time.Minute, l.bin("mkinitrd"), "--agent", l.bin("provost-agent"),
 		"-o", l.path("images", "overlay.img")); err != nil {
