@@ -107,7 +107,8 @@ root() {
 	# an installer's live system has no phase boot
 	mkdir "$tmp/root/etc/systemd/system/provost-boot.service.d"
 	printf '[Unit]\nConditionKernelCommandLine=!lab.second\n' >"$tmp/root/etc/systemd/system/provost-boot.service.d/lab.conf"
-	systemctl --quiet --root="$tmp/root" enable second.service provost-boot.service
+	mkdir -p "$tmp/root/etc/systemd/system/multi-user.target.wants"
+	ln -s ../second.service ../provost-boot.service "$tmp/root/etc/systemd/system/multi-user.target.wants/"
 	mksquashfs "$tmp/root" "$tmp/root.squashfs" -quiet -no-progress -comp zstd -Xcompression-level 6 >/dev/null
 	publish root.squashfs "$root_stamp"
 }
