@@ -25,8 +25,9 @@ import (
 const usage = `usage: mkinitrd --agent PATH -o OUT [flags]
 
 Makes a cpio archive with provost-agent, to be loaded after an installer's initrd: as one
-more initrd line of iPXE or GRUB, or by cat. The same input gives the same bytes; the files
-in it are of 1970 or of SOURCE_DATE_EPOCH.
+more initrd line of iPXE or GRUB, or by cat. It starts the agent in the installers of every
+family: Anaconda, SLES and Agama, debian-installer, Ubuntu, and whatever dracut makes. The same
+input gives the same bytes; the files in it are of 1970 or of SOURCE_DATE_EPOCH.
 
 flags:
   --agent PATH          the static provost-agent
