@@ -568,3 +568,39 @@ func TestFirstbootAlone(t *testing.T) {
 		t.Errorf("the step said %q, and the collector heard of %d ends of the phase; want each once", b, ends)
 	}
 }
+
+// TestPhaseBoot: on a node without a disk the steps of phase boot run at every boot, in the state directory of the initrd's watch,
+// which ends when that is delivered: a node that works must not be disturbed.
+func TestPhaseBoot(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, step("mounts", proto.PhaseBoot, "echo mounted"))
+	watch := exec.Command("provost-agent", m.at("watch")...)
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- watch.Wait() }()
+	t.Cleanup(func() { watch.Process.Kill() })
+	m.wait(staged("agent-started"))
+	for range 2 { // the unit may be started again: it is one boot, told once
+		m.want(0, "run", "--phase", "boot", "--state", m.state)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("watch = %v, want a good end", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("watch still runs a minute after the node has booted")
+	}
+	m.wantStory(`
+agent-start agent-started
+run-start boot boot-started
+step-start boot mounts
+step-end boot mounts ok
+run-end boot boot-done ok
+stage booted
+run-start boot boot-started
+run-end boot boot-done ok
+`)
+}

@@ -25,8 +25,8 @@ func watchCommand() command {
 		help: `
 The one process that runs as long as the installer does. It delivers the journal
 and the logs, sends heartbeats, and takes orders. It ends when the install is
-sealed and everything is delivered. A second watch on the same state directory
-waits for the first to end.
+sealed, or a node without a disk has booted, and everything is delivered. A
+second watch on the same state directory waits for the first to end.
 
 With --detach it copies itself to the state directory, goes on in the background
 in a session of its own, and the command returns at once; when an initrd without
@@ -274,6 +274,8 @@ func (a *agent) watch(ctx context.Context) error {
 				switch r.Event.Kind {
 				case proto.KindSealed:
 					sealed = true
+				case proto.KindRunEnd: // a node without a disk has booted: nothing more is to come
+					sealed = sealed || r.Event.Phase == proto.PhaseBoot && r.Event.Outcome.Good()
 				case proto.KindRunStart:
 					sealed = false // somebody began anew
 				}
