@@ -23,3 +23,6 @@ type EscapeWriter = escapeWriter
 func NewEscapeWriter(w io.Writer) *EscapeWriter { return &escapeWriter{w: w} }
 
 func NewJSONWriter(w io.Writer) io.Writer { return &jsonWriter{w: w} }
+
+// WriteYAML is writeYAML.
+var WriteYAML = writeYAML
