@@ -44,7 +44,7 @@ func debconfQuestions(talk []string) string {
 		return ""
 	}
 	slices.Reverse(names)
-	return "the installer waits for an answer to " + strings.Join(names, ", ")
+	return "not answered: " + strings.Join(names, ", ")
 }
 
 // timedLine drops a leading time, or date and time.

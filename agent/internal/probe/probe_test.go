@@ -365,7 +365,7 @@ func TestQuestion(t *testing.T) {
 	m.now += time.Second
 	got := w.Observe(m)
 	want(t, "60 s", got, "autoinst-present")
-	if len(got) == 1 && (!got[0].Stalled || got[0].Message != "the installer waits for an answer to mirror/http/countries, mirror/http/hostname") {
+	if len(got) == 1 && (!got[0].Stalled || got[0].Message != "not answered: mirror/http/countries, mirror/http/hostname") {
 		t.Errorf("finding = %+v, want the two questions", got[0])
 	}
 	w.Close()
