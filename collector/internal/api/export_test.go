@@ -25,3 +25,7 @@ const (
 	InstallBurst = installBurst
 	MaxBuckets   = maxBuckets
 )
+
+// PeerName is how the history names a peer of the unix socket, and LoginOf who logged in before it was started.
+func PeerName(uid, login uint32) string { return peer{uid, login}.name() }
+func LoginOf(pid int32) uint32          { return loginOf(pid) }
