@@ -392,3 +392,24 @@ func TestBootedIsNeverInferred(t *testing.T) {
 		}
 	})
 }
+
+// TestDiskless: the end of phase boot proves a diskless node, in whatever order the events come, and proves nothing of a node
+// with a disk whose installer says so.
+func TestDiskless(t *testing.T) {
+	s := begin().attempt(1).agent()
+	s.add(proto.Event{Kind: proto.KindRunStart, Phase: proto.PhaseBoot, Stage: "boot-started"})
+	s.add(proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhaseBoot, Outcome: proto.OutcomeOK, Stage: "boot-done"})
+	in := inputs()
+	in.Sequence.Stages = append(in.Sequence.Stages[:4:4], lifecycle.Stage{Name: "boot-started"}, lifecycle.Stage{Name: "boot-done"}, lifecycle.Stage{Name: "booted"})
+	in.Diskless = true
+	rapid.Check(t, func(rt *rapid.T) {
+		v := fold(rapid.Permutation(s.events).Draw(rt, "events")).View(in)
+		if v.Status != proto.StatusBooted || len(v.Warnings) > 0 {
+			rt.Fatalf("View = %s, warnings %q, want booted", v.Summary, v.Warnings)
+		}
+	})
+	in.Diskless = false
+	if v := fold(s.events).View(in); v.Status == proto.StatusBooted {
+		t.Errorf("View of a node with a disk = %s, want not booted", v.Summary)
+	}
+}
