@@ -43,7 +43,7 @@ func TestSecretsLeaveNoTrace(t *testing.T) {
 		with(step("three", proto.PhaseFirstboot, blab+"exit 9"), late))
 	target := m.path("target")
 	os.MkdirAll(target, 0o755)
-	m.watch()
+	stop := m.watch()
 	m.wait(staged("agent-started"))
 
 	done := make(chan struct{})
@@ -67,6 +67,7 @@ func TestSecretsLeaveNoTrace(t *testing.T) {
 	said.err += m.want(0, "seal", "--root", target, "--state", m.state).err
 	m.noTrace(early, "run/plan.json")
 	m.noTrace(late, "run/plan.json", "target/var/lib/provost/plan.kept.json") // firstboot needs it, and the collector may be off then
+	stop()
 	m.reboot()
 	said.err += m.want(1, m.at("firstboot")...).err
 	m.noTrace(early)
