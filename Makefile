@@ -67,9 +67,12 @@ soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kill
 	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run
 	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
 	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
+	go run ./collector/cmd/collectorbench -full -runs 1 -only P9,P10,P11
 
-bench: build ## the figures beside their yardsticks (10 minutes); BENCH=full is all of the size, ONLY=P4,P9 some of them
+bench: build ## the figures beside their yardsticks (10 minutes); BENCH=full is all of the size (an hour), ONLY=P4,P9 some of them
 	@ulimit -n $$(ulimit -Hn) && go run ./collector/cmd/collectorbench $(if $(filter full,$(BENCH)),-full) $(if $(ONLY),-only $(ONLY))
+	@test -n "$(ONLY)" || PROVOST_AGENTS=$(if $(filter full,$(BENCH)),10000 PROVOST_OVER=10m,1000 PROVOST_OVER=40s) \
+	 go test -tags e2e -count=1 -timeout 1h -run '^TestLoad$$' -v ./initrd/e2e | sed -n 's/^.*load_test.go:[0-9]*: //p; /^--- /p'
 	@test -n "$(ONLY)" || go run ./agent/cmd/agentbench
 
 dist: ## packages: not there yet

@@ -43,8 +43,9 @@ func TestLoad(t *testing.T) {
 	var before window
 	c.ask("window", &before)
 	t.Logf("%d agents, %d events each over %s, begins spread over %s", agents, 14+2*steps, over, ramp)
+	most := memory()
 	t.Logf("before the restart: %.0f events/s in %d requests, acknowledged p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB",
-		before.Rate, before.Requests, before.P50, before.P99, memory()>>20)
+		before.Rate, before.Requests, before.P50, before.P99, most>>20)
 
 	down := time.Now()
 	terminate(t, l.Lab)
@@ -61,7 +62,22 @@ func TestLoad(t *testing.T) {
 	c.ask("window", &during)
 	t.Logf("away for %.1f s, drained %.1f s after (p99 %.1f ms)", away.Seconds(), drain.Drained, during.P99)
 	after := c.result(agents * (14 + 2*steps))
-	t.Logf("after that: %.0f events/s, p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB", after.Rate, after.P50, after.P99, memory()>>20)
+	again := memory()
+	t.Logf("after that: %.0f events/s, p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB", after.Rate, after.P50, after.P99, again>>20)
+	for _, f := range []struct {
+		what       string
+		got, limit float64
+	}{
+		{"acknowledged, p99 before, ms", before.P99, 250},
+		{"drained after the restart, s", drain.Drained, 120},
+		{"RssAnon at most, MB", float64(max(most, again) >> 20), 600},
+	} {
+		verdict := "met"
+		if f.got > f.limit {
+			verdict = "MISSED"
+		}
+		t.Logf("P8   %d agents: %-30s %8.1f  ≤ %.0f %s", agents, f.what, f.got, f.limit, verdict)
+	}
 }
 
 // collectorPID is the present collector's.

@@ -93,15 +93,15 @@ func (o *options) compare(ctx context.Context, t *table, id string, p peer, conn
 			<-ended
 		}
 	}()
-	if err := await(ctx, address, ended); err == nil && p.setup != nil {
-		err = p.setup(address)
-	} else if err != nil {
+	if err := await(ctx, address, ended); err != nil {
 		b, _ := os.ReadFile(log.Name()) // for the reason, as far as it is there
 		t.skip(id, name, fmt.Sprintf("%v; it said: %.300s", err, b[max(0, len(b)-300):]))
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("preparing %s: %w", p.name, err)
+	if p.setup != nil {
+		if err := p.setup(address); err != nil {
+			return fmt.Errorf("preparing %s: %w", p.name, err)
+		}
 	}
 	return t.measure(ctx, figure{id: id, name: name, unit: "events/s", target: p.target,
 		ours: func(ctx context.Context) (float64, error) { return o.httpRate(ctx, "whole", id, conns, events) },

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"provost/proto"
 )
 
 // startTime bounds the start of a collector.
@@ -192,6 +194,9 @@ func (o *options) statusOf(ctx context.Context, t *table, c *collector, dir stri
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	if err := checkStatus(file, nodes); err != nil {
+		return err
+	}
 	if o.wants("P9") {
 		p, err := o.startChild(ctx, "file", "P9", file, 0)
 		if err != nil {
@@ -220,6 +225,31 @@ func (o *options) statusOf(ctx context.Context, t *table, c *collector, dir stri
 		what := fmt.Sprintf("provost %s, %s nodes", strings.Join(args, " "), number(float64(nodes)))
 		t.limit("P10", what, "s", took, 0.1+0.9*share)
 		t.limit("P10", what+": memory", "MiB", memory, 40+160*share)
+	}
+	return nil
+}
+
+// checkStatus looks whether every node of the fixture is there, as it was left.
+func checkStatus(file string, nodes int) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var list proto.NodeList
+	if err := json.Unmarshal(b, &list); err != nil {
+		return fmt.Errorf("reading the status of the site: %w", err)
+	}
+	booted, failed := 0, 0
+	for _, n := range list.Nodes {
+		switch n.Summary {
+		case "booted":
+			booted++
+		case "failed(step-03=127)":
+			failed++
+		}
+	}
+	if want := nodes / failing; failed != want || booted != nodes-want {
+		return fmt.Errorf("of %d nodes %d are listed, %d booted, %d failed by step-03, want %d of these", nodes, len(list.Nodes), booted, failed, want)
 	}
 	return nil
 }
