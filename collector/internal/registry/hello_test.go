@@ -20,7 +20,7 @@ import (
 // TestClaimRace lets two machines race for each of 1,000 claims: each is one machine's, and the other raises an alarm.
 func TestClaimRace(t *testing.T) {
 	s := registrytest.New(t)
-	const nodes, rounds = 100, 10 // side by side, and one after the other
+	const nodes, rounds = 20, 50 // side by side, and one after the other
 	for i := range byte(nodes) {
 		s.Add(fmt.Sprintf("n%d", i), i)
 	}
