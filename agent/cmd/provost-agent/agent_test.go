@@ -48,6 +48,7 @@ type machine struct {
 	dir   string // below which everything lies
 	state string
 	login []string // options that lead to the collector
+	peak  int      // KiB of memory that runNasty used at most
 }
 
 // step makes a step's script of shell text.

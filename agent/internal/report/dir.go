@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -358,17 +359,35 @@ func (d Dir) Sent() Sent {
 	return s
 }
 
-// setSent is not flushed to the disk: it is only a hint, and comes often.
+// setSent is not flushed to the disk: it is only a hint, and comes often. On a full disk it goes over the old one, whose space
+// it has: whoever waits for a delivery goes by it. A reader that comes in between finds nothing legible, and asks again.
 func (d Dir) setSent(s Sent) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", fileSent, err)
 	}
 	tmp := d.Path("." + fileSent)
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	err = os.WriteFile(tmp, b, 0o600)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		os.Remove(tmp)
+		return d.overwriteSent(b)
+	}
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", fileSent, err)
 	}
 	return os.Rename(tmp, d.Path(fileSent))
+}
+
+func (d Dir) overwriteSent(b []byte) error {
+	f, err := os.OpenFile(d.Path(fileSent), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", fileSent, err)
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return fmt.Errorf("writing %s: %w", fileSent, err)
+	}
+	return f.Truncate(int64(len(b)))
 }
 
 // ErrBusy is a lock that another process holds.
