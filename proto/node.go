@@ -80,6 +80,7 @@ type Node struct {
 	Deadline   *Deadline  `json:"deadline,omitempty"`
 	Orders     []Pending  `json:"orders,omitempty"` // given and not acknowledged yet, the oldest first
 	Cause      *Cause     `json:"cause,omitempty"`
+	Stuck      *Stuck     `json:"stuck,omitempty"` // if it is stalled, or has failed because it was
 	Warnings   []string   `json:"warnings,omitempty"`
 	BootAction BootAction `json:"boot_action"`
 	Contested  bool       `json:"contested,omitempty"`
@@ -104,6 +105,18 @@ type Deadline struct {
 	Stage string    `json:"stage"`
 	Since time.Time `json:"since,omitzero"`
 	At    time.Time `json:"at"`
+	// MovedMS is by how much At was moved because the collector was down, in milliseconds.
+	MovedMS int64 `json:"moved_ms,omitempty"`
+}
+
+// Stuck is what is known of an install that came no further.
+type Stuck struct {
+	Stage      string    `json:"stage"` // that did not come
+	Since      time.Time `json:"since,omitzero"`
+	Last       string    `json:"last,omitempty"` // the last that did, when, and who told
+	LastAt     time.Time `json:"last_at,omitzero"`
+	LastSource Source    `json:"last_source,omitempty"`
+	Likely     []string  `json:"likely"` // the likely causes, in the order in which to look
 }
 
 // Cause is why an install failed: the first cause; what came after it is its consequence.

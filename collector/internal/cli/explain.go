@@ -122,6 +122,10 @@ func (x *explanation) write(w *bufio.Writer, sc screen) {
 	}
 	w.WriteString(sc.paint(bold, clean(x.Node)) + ": " + sc.paint(statusColour(string(x.Status)), clean(x.Summary)) + "\n\n")
 	para(2, strings.Join(x.What, " "))
+	if len(x.Likely) > 0 {
+		w.WriteString("\n  Likely, in this order:\n")
+		writeCauses(w, x.Likely, width)
+	}
 	if len(x.Tail) > 0 {
 		w.WriteString("\n")
 		para(2, "The last lines of "+x.Log+":")
@@ -176,5 +180,16 @@ func (x *explanation) writeEvidence(w *bufio.Writer, width int) {
 	for _, e := range x.Evidence {
 		head := "    " + pad(cut(clean(e.Source), sources), sources+gap) + pad(count(e.Events, "event"), events+gap)
 		w.WriteString(head + cut(e.Last.Format("15:04:05")+" "+clean(e.Text), width-cells(head)) + "\n")
+	}
+}
+
+// writeCauses writes a numbered list, folded.
+func writeCauses(w *bufio.Writer, causes []string, width int) {
+	for i, c := range causes {
+		lines := wrap(clean(c), width-7)
+		fmt.Fprintf(w, "    %d. %s\n", i+1, lines[0])
+		for _, l := range lines[1:] {
+			fmt.Fprintf(w, "       %s\n", l)
+		}
 	}
 }

@@ -19,6 +19,7 @@ type explanation struct {
 	What     []string     `json:"what"`               // sentences: what happened
 	Log      string       `json:"log,omitempty"`      // of Tail
 	Tail     []string     `json:"tail,omitempty"`     // the step's last lines
+	Likely   []string     `json:"likely,omitempty"`   // likely causes, in the order in which to look
 	Because  []string     `json:"because,omitempty"`  // what did and did not run
 	Now      []string     `json:"now,omitempty"`      // what the machine does
 	Warnings []string     `json:"warnings,omitempty"` // of the install
@@ -136,6 +137,7 @@ func (f *finding) failed(x *explanation) {
 		return
 	}
 	x.What = append(x.What, f.cause(c)...)
+	f.likely(x)
 	x.Log, x.Tail = c.Log, c.Tail
 	if x.Log == "" {
 		x.Log = "its output"
@@ -208,7 +210,7 @@ func (f *finding) cause(c *proto.Cause) []string {
 	case proto.CauseLoop:
 		out = append(out, fmt.Sprintf("It asked for the installer again after %s that did not come to an end, %s: it is kept from installing for ever.", count(c.Count, "attempt"), at))
 	case proto.CauseStageDeadline:
-		out = append(out, fmt.Sprintf("Stage %s did not come in its last time, which ended %s.", c.Name, at), f.reached(), whereToLook(c.Name))
+		out = append(out, fmt.Sprintf("Stage %s did not come in its last time, which ended %s.", c.Name, at), f.reached())
 	case proto.CauseAbort:
 		by := ""
 		if e := f.last(proto.KindAborted); e != nil && e.Actor != "" {
@@ -341,12 +343,33 @@ func (f *finding) reached() string {
 	if f.n.Stage == "" {
 		return ""
 	}
+	if st := f.n.Stuck; st != nil && st.Last != "" && st.LastSource != "" {
+		return "The last stage that it reached is " + st.Last + ", " + f.moment(st.LastAt) + ", told by " + string(st.LastSource) + "."
+	}
 	for i := len(f.events) - 1; i >= 0; i-- {
 		if e := &f.events[i]; e.Stage == f.n.Stage && e.Kind != proto.KindStalled && e.Kind != proto.KindDeadline {
 			return "The last stage that it reached is " + f.n.Stage + ", " + f.moment(when(e)) + "."
 		}
 	}
 	return "The last stage that it reached is " + f.n.Stage + "."
+}
+
+// likely gives what the collector thinks of why it came no further.
+func (f *finding) likely(x *explanation) {
+	if f.n.Stuck == nil {
+		return
+	}
+	for _, c := range f.n.Stuck.Likely {
+		x.Likely = append(x.Likely, strings.ReplaceAll(c, "NODE", f.n.Name))
+	}
+}
+
+// moved says that a deadline is later because the collector was down.
+func (f *finding) moved() string {
+	if d := f.n.Deadline; d != nil && d.MovedMS > 0 {
+		return fmt.Sprintf("Its time is longer by %s, in which the collector was down.", span(time.Duration(d.MovedMS)*time.Millisecond))
+	}
+	return ""
 }
 
 func (f *finding) stalled(x *explanation) {
@@ -361,40 +384,23 @@ func (f *finding) stalled(x *explanation) {
 	} else {
 		x.What = append(x.What, fmt.Sprintf("A stage did not come in its time: %s, %s.", n.Summary, f.moment(n.Since)))
 	}
-	for _, s := range []string{f.reached(), whereToLook(stage)} {
-		if s != "" {
-			x.What = append(x.What, s)
-		}
+	if s := f.reached(); s != "" {
+		x.What = append(x.What, s)
 	}
+	f.likely(x)
 	if n.Deadline != nil && n.Deadline.At.After(f.now) {
 		x.Now = append(x.Now, fmt.Sprintf("If %s, or a later stage, comes after all, it goes on; in %s it is failed.", n.Deadline.Stage, span(n.Deadline.At.Sub(f.now))))
 	} else {
 		x.Now = append(x.Now, "If that stage, or a later one, comes after all, it goes on.")
+	}
+	if m := f.moved(); m != "" {
+		x.Now = append(x.Now, m)
 	}
 	x.Next = append(x.Next, action{"provost timeline " + n.Name, "every event"})
 	if f.in != nil && len(f.in.Logs) > 0 {
 		x.Next = append(x.Next, action{"provost log " + n.Name, "the logs that there are"})
 	}
 	x.Next = append(x.Next, action{"provost install " + n.Name, "install it again from the start"})
-}
-
-// whereToLook says what usually is wrong when a stage does not come.
-func whereToLook(stage string) string {
-	switch stage {
-	case "powered-on", "dhcp-discover":
-		return "The machine has not asked for an address: look at its power, cable, boot order, VLAN and the DHCP relay."
-	case "dhcp-offer", "dhcp-request", "dhcp-ack":
-		return "It asked for an address and got none: look whether the DHCP server knows its MAC and has an address left."
-	case "bootscript-sent", "bootloader-sent":
-		return "It has not fetched its boot script: look at the DHCP options (next-server, filename) and at the way to port 8480."
-	case "kernel-sent", "initrd-sent":
-		return "It has not fetched kernel or initrd: look at the images' place and at the way to port 8480."
-	case "agent-started":
-		return "Its agent has not spoken: look at the console, at the network driver in the initrd, and at the way to port 8440."
-	case "disk-booted", "rebooting":
-		return "The installer is done, and the installed system has not spoken: look at the boot order, at the boot loader on the disk, and at the new system's network."
-	}
-	return ""
 }
 
 func (f *finding) held(x *explanation) {
@@ -444,6 +450,9 @@ func (f *finding) underWay(x *explanation) {
 			x.Now = append(x.Now, text+".")
 		} else {
 			x.Now = append(x.Now, fmt.Sprintf("Stage %s is overdue by %s.", d.Stage, span(left)))
+		}
+		if m := f.moved(); m != "" {
+			x.Now = append(x.Now, m)
 		}
 	}
 	if !n.LastSeen.IsZero() {

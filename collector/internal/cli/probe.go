@@ -400,15 +400,9 @@ func (v *probeView) causes(n *logs.NodeReport) {
 	if !v.verbose && len(list) > causesShown {
 		list = list[:causesShown]
 	}
-	for i, c := range list {
-		if i == 0 {
-			fmt.Fprintf(v.w, "  likely, in this order:\n")
-		}
-		lines := wrap(clean(c), v.width()-7)
-		fmt.Fprintf(v.w, "    %d. %s\n", i+1, lines[0])
-		for _, l := range lines[1:] {
-			fmt.Fprintf(v.w, "       %s\n", l)
-		}
+	if len(list) > 0 {
+		fmt.Fprintf(v.w, "  likely, in this order:\n")
+		writeCauses(v.w, list, v.width())
 	}
 }
 

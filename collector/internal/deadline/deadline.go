@@ -38,11 +38,13 @@ type Install struct {
 
 // Due is the next thing to happen if the install comes no further.
 type Due struct {
-	Stage string        // awaited
-	Limit time.Duration // for it
-	Since time.Time     // when the wait for it began; a heartbeat that extends it does not count
-	Stall time.Time     // when the install is stalled
-	Fail  time.Time     // when it has failed: twice the limit
+	Stage     string        // awaited
+	Limit     time.Duration // for it
+	Since     time.Time     // when the wait for it began; a heartbeat that extends it does not count
+	Stall     time.Time     // when the install is stalled
+	Fail      time.Time     // when it has failed: twice the limit
+	Moved     time.Duration // by how much Stall was put off because the collector was down; MovedFail, Fail
+	MovedFail time.Duration
 }
 
 // Verdict is what a deadline makes of an install at a time.
@@ -71,7 +73,8 @@ func Next(in Install) (Due, bool) {
 		if limit <= 0 || since.IsZero() {
 			return
 		}
-		d := Due{stage, limit, begin, after(since, limit, in.Down), after(since, 2*limit, in.Down)}
+		d := Due{Stage: stage, Limit: limit, Since: begin, Stall: after(since, limit, in.Down), Fail: after(since, 2*limit, in.Down)}
+		d.Moved, d.MovedFail = d.Stall.Sub(since.Add(limit)), d.Fail.Sub(since.Add(2*limit))
 		if !found || d.Stall.Before(first.Stall) {
 			first, found = d, true
 		}

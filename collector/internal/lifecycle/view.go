@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"provost/collector/internal/sequence"
 	"provost/proto"
 )
 
@@ -46,6 +47,9 @@ type View struct {
 	AwaitedSince     time.Time     `json:"awaited_since,omitzero"`
 	AwaitedWithin    time.Duration `json:"awaited_within,omitempty"`
 	HeartbeatExtends bool          `json:"heartbeat_extends,omitempty"`
+
+	// Stuck is set of an install that is stalled, or has failed because it was.
+	Stuck *proto.Stuck `json:"stuck,omitempty"`
 }
 
 // View computes what is to be seen.
@@ -64,12 +68,36 @@ func (s *State) View(in Inputs) View {
 			v.Step = c.Name
 		}
 	}
+	v.Stuck = f.stuck(r.status)
 	v.Ended = s.Superseded || r.status == proto.StatusBooted || r.status == proto.StatusFailed && !f.waiting
 	if next, ok := in.Sequence.Next(f.stage); ok && !v.Ended && !f.waiting && r.status != proto.StatusFailed {
 		at := in.Sequence.Stages[in.Sequence.Index(f.stage)]
 		v.Awaited, v.AwaitedSince, v.AwaitedWithin, v.HeartbeatExtends = next.Name, f.stageAt.At, at.Within.D(), at.HeartbeatExtends
 	}
 	return v
+}
+
+// stuck says what did not come, what did, and what that is likely to come from.
+func (f *facts) stuck(status proto.Status) *proto.Stuck {
+	awaited := f.state.Stall.Stage
+	switch {
+	case status == proto.StatusFailed && f.cause.Cause.Kind == proto.CauseStageDeadline:
+		awaited = f.cause.Cause.Name
+	case status != proto.StatusStalled:
+		return nil
+	}
+	e := sequence.Evidence{Last: f.stage, Awaited: awaited, Seen: map[string]bool{}}
+	for name, seen := range f.state.Stages {
+		if st, ok := f.in.Sequence.Find(name); ok && !f.state.earlier(seen.Last) {
+			e.Seen[st.Name] = true
+		}
+	}
+	for _, n := range slices.Backward(f.state.Notes) {
+		if strings.HasPrefix(string(n.Pos.Source), "log:") && !f.state.earlier(n.Pos) && !n.Pos.At.Before(f.stageAt.At) {
+			e.Remarks = append(e.Remarks, n.Text)
+		}
+	}
+	return &proto.Stuck{Stage: awaited, Since: f.stageAt.At, Last: f.stage, LastAt: f.stageAt.At, LastSource: f.stageAt.Source, Likely: f.in.Sequence.Likely(e)}
 }
 
 // facts is what the rules look at.

@@ -113,7 +113,7 @@ func (s sources) due() (deadline.Due, bool) {
 	v := s.view
 	d, ok := deadline.Next(deadlines(s.in, s.rec, v, heardAt(s.heard), *s.down))
 	if ok && v.Status == proto.StatusStalled {
-		d.Stall = d.Fail // the next thing to happen
+		d.Stall, d.Moved = d.Fail, d.MovedFail // the next thing to happen
 	}
 	return d, ok
 }

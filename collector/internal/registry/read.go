@@ -83,7 +83,14 @@ func (s sources) node() proto.Node {
 	v.Orders = pendingOf(rec)
 	v.Hardware, v.Facts, v.Rescue = rec.Hardware, s.facts, rec.Rescue
 	if d, ok := s.due(); ok {
-		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall}
+		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall, MovedMS: d.Moved.Milliseconds()}
+	}
+	if l.Stuck != nil {
+		stuck := *l.Stuck
+		if v.Deadline != nil {
+			stuck.Since = v.Deadline.Since
+		}
+		v.Stuck = &stuck
 	}
 	v.Revision = max(v.Revision, s.newest)
 	return v
