@@ -105,3 +105,29 @@ func TestExpireLeavesOthers(t *testing.T) {
 		t.Errorf("right after the retry the node is %s", n.Summary)
 	}
 }
+
+// TestClockJumps: a clock that is set forward is as if the collector had been off, and one that is set back makes nothing
+// overdue before its time.
+func TestClockJumps(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	s.Ordered("n1")
+	pass(t, s, 10*time.Minute)
+	before := s.Seen("n1").Deadline.At
+	s.Clock.Advance(time.Hour)
+	pass(t, s, 5*time.Second)
+	d := s.Seen("n1").Deadline
+	if moved := time.Duration(d.MovedMS) * time.Millisecond; d.At.Sub(before) < time.Hour || moved != d.At.Sub(before) {
+		t.Errorf("the clock was set forward by an hour: the deadline moved by %v, and says %v", d.At.Sub(before), moved)
+	}
+	s.Clock.Advance(-time.Hour)
+	pass(t, s, 4*time.Minute)
+	if n := s.Seen("n1"); n.Status != proto.StatusOrdered {
+		t.Errorf("the clock was set back, and before 15 minutes had passed the node is %s", n.Summary)
+	}
+	s.Restart()
+	pass(t, s, 3*time.Hour)
+	if n := s.Seen("n1"); n.Status != proto.StatusFailed {
+		t.Errorf("hours later the node is %s", n.Summary)
+	}
+}
