@@ -65,6 +65,7 @@ soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kill
 	sh initrd/e2e/setup.sh test
 	EVIDENCE_LARGE_MB=1024 go test -count=1 -timeout 30m -run 'Large$$' -v ./collector/internal/evidence
 	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run
+	PROVOST_SOAK=1 go test -count=1 -timeout 60m -run TestAgentSuite ./agent/cmd/provost-agent
 	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
 	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
 	go run ./collector/cmd/collectorbench -full -runs 1 -only P9,P10,P11

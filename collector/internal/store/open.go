@@ -25,7 +25,7 @@ import (
 // ErrDamaged, or the file system's.
 //
 // A new database appears under its name only when it is whole. A damaged one is renamed to PATH.damaged-TIME, never
-// deleted; the next Open makes a new one.
+// deleted, and while it lies there no new one is made: an empty database would forget every node, and nobody be told.
 func Open(path string, opt Options) (*Store, error) {
 	if opt.Timeout == 0 {
 		opt.Timeout = 2 * time.Second
@@ -40,6 +40,9 @@ func Open(path string, opt Options) (*Store, error) {
 		opt.Log = slog.Default()
 	}
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		if aside := Damaged(path); len(aside) > 0 {
+			return nil, fmt.Errorf("%w: it was put aside as %s: %s", ErrDamaged, aside[len(aside)-1], afterDamage)
+		}
 		if err := create(path, opt); err != nil {
 			return nil, fmt.Errorf("creating database %s: %w", path, err)
 		}
@@ -210,6 +213,9 @@ func checkSchema(db *bolt.DB, path string) error {
 	})
 }
 
+// afterDamage is what to do then.
+const afterDamage = "restore a backup (provostd db restore FILE), or move that file to another directory to begin with an empty database"
+
 // putAside renames a damaged file and says so.
 func putAside(path, reason string) error {
 	aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
@@ -219,7 +225,7 @@ func putAside(path, reason string) error {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%w: %s: %s; putting it aside as %s: %w", ErrDamaged, path, reason, aside, err)
 	}
-	return fmt.Errorf("%w: %s: %s. It is kept as %s: restore a backup, or start again to begin with an empty database", ErrDamaged, path, reason, aside)
+	return fmt.Errorf("%w: %s: %s. It is kept as %s: %s", ErrDamaged, path, reason, aside, afterDamage)
 }
 
 // Damaged names the databases beside path that were put aside.

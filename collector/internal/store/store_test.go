@@ -458,6 +458,12 @@ func TestOpenDamaged(t *testing.T) {
 			if err != nil || string(kept) != string(bad) {
 				t.Errorf("the damaged file was changed: %v", err)
 			}
+			if _, err := store.Open(p, store.Options{}); !errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), aside[0]) {
+				t.Errorf("Open beside a damaged file = %v, want ErrDamaged with its name: an empty database would forget every node", err)
+			}
+			if err := os.Rename(aside[0], filepath.Join(t.TempDir(), "looked at")); err != nil {
+				t.Fatal(err)
+			}
 			open(t, p, store.Options{})
 		})
 	}
