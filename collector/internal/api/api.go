@@ -161,6 +161,8 @@ type call struct {
 	r   *http.Request
 	who principal
 	ctl *http.ResponseController
+
+	limit int64 // bytes of the request's body
 }
 
 func (c *call) ctx() context.Context { return registry.By(c.r.Context(), c.by()) }
@@ -177,7 +179,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handler does what every route needs: limits, deadlines, credentials, and the one place where errors become answers.
 func (a *API) handler(route Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{w: w, r: r, ctl: http.NewResponseController(w)}
+		c := &call{w: w, r: r, ctl: http.NewResponseController(w), limit: route.limit}
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {

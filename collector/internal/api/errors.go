@@ -3,10 +3,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -116,7 +118,18 @@ func (c *call) head(status int) {
 // decode reads a body of JSON. Operators' bodies may be empty and may hold nothing unknown; agents may be newer than this
 // collector, and say more than it knows.
 func (c *call) decode(v any, strict bool) error {
-	d := json.NewDecoder(c.r.Body)
+	var body io.Reader = c.r.Body
+	if n := c.r.ContentLength; n > 0 && n <= c.limit { // read at once: a json.Decoder would copy it again and again
+		b := make([]byte, n)
+		if got, err := io.ReadFull(c.r.Body, b); err != nil {
+			b = b[:got]
+		}
+		if !strict && json.Unmarshal(b, v) == nil {
+			return nil
+		}
+		body = bytes.NewReader(b) // for the reason why not
+	}
+	d := json.NewDecoder(body)
 	if strict {
 		d.DisallowUnknownFields()
 	}
