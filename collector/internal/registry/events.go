@@ -43,6 +43,7 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 		records[i].encode()
 	}
 	guessSeqs(records)
+	r.fetch(id)
 	var a *proto.EventsAnswer
 	err := r.update(ctx, func(c *change) (err error) {
 		a, err = c.take(id, q, records, arrived)

@@ -96,6 +96,11 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 	a := &proto.HelloAnswer{Schema: proto.Schema}
 	var superseded, rebooted bool
 	var refusal error // one that comes with an alarm, which has to be committed
+	if tokenInstall != "" {
+		r.fetch(tokenInstall)
+	} else {
+		r.fetch(h.Install)
+	}
 	err := r.update(ctx, func(c *change) error {
 		refusal = nil
 		id, attempt, err := c.identify(tokenInstall, h)

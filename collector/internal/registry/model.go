@@ -33,8 +33,10 @@ type install struct {
 	// facts are the last heartbeat's; not on disk
 	facts atomic.Pointer[proto.Facts]
 
-	mu        sync.Mutex // guards what follows: the fold of the committed events
-	resting   bool       // then state and journals are in the checkpoint, and view is here
+	mu        sync.Mutex      // guards what follows: the fold of the committed events
+	resting   bool            // then state and journals are in the checkpoint, and view is here
+	rests     uint64          // how often it was laid to rest
+	fetched   *checkpointBody // of this rest: wake need not read it; may be nil
 	state     lifecycle.State
 	journals  map[string]mark // marks as committed
 	packed    packed          // the older events

@@ -22,19 +22,51 @@ import (
 func (in *install) wake(s *store.Reader) error { return in.wakeFrom(s.Get) }
 
 func (in *install) wakeFrom(get func(store.Bucket, string) []byte) error {
-	if !in.isResting() {
+	in.mu.Lock()
+	resting, body := in.resting, in.fetched
+	in.mu.Unlock()
+	if !resting {
 		return nil
 	}
-	var body checkpointBody
-	if err := body.read(get(store.States, in.id)); err != nil {
-		return fmt.Errorf("reading the checkpoint of install %s: %w", in.id, err)
+	if body == nil {
+		body = &checkpointBody{}
+		if err := body.read(get(store.States, in.id)); err != nil {
+			return fmt.Errorf("reading the checkpoint of install %s: %w", in.id, err)
+		}
 	}
 	in.mu.Lock()
-	in.state, in.journals, in.resting = body.State, body.Journals, false
+	in.state, in.journals, in.resting, in.fetched = body.State, body.Journals, false, nil
 	in.mu.Unlock()
 	in.passed(in.next)
 	in.takeMarks()
 	return nil
+}
+
+// fetch reads what wake will need, so that the writer, for whom all wait, need not: after a start every install is at rest.
+// What goes wrong is left for wake to say.
+func (r *Registry) fetch(id string) {
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	r.pub.RUnlock()
+	if in == nil {
+		return
+	}
+	in.mu.Lock()
+	wanted, rests := in.resting && in.fetched == nil, in.rests
+	in.mu.Unlock()
+	if !wanted {
+		return
+	}
+	var b []byte
+	body := &checkpointBody{}
+	if r.st.View(func(s *store.Reader) error { b = s.Get(store.States, id); return nil }) != nil || body.read(b) != nil {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.resting && in.rests == rests { // else it has been awake since, and this may be too old
+		in.fetched = body
+	}
 }
 
 // takeMarks makes the committed marks those that the writer goes on from.
@@ -102,7 +134,8 @@ func (in *install) rest() {
 	if in.view == nil || !in.view.Ended {
 		return
 	}
-	in.state, in.journals, in.marks, in.resting = lifecycle.State{}, nil, nil, true
+	in.state, in.journals, in.marks, in.resting, in.fetched = lifecycle.State{}, nil, nil, true, nil
+	in.rests++
 	in.revisions = slices.Clip(in.revisions)
 }
 
