@@ -85,6 +85,7 @@ type Event struct {
 	Log        string    `json:"log,omitempty"`  // the log that has all of it
 	Cause      CauseKind `json:"cause,omitempty"`
 	Warning    bool      `json:"warning,omitempty"`  // a failure that the plan goes on after
+	Topic      string    `json:"topic,omitempty"`    // with KindNote of the collector: what it is about; one without Warning ends the warnings of it
 	Again      bool      `json:"again,omitempty"`    // the step ended well and is to run once more
 	Order      string    `json:"order,omitempty"`    // a Verb; or "wait" for the file /tmp/wait
 	OrderID    string    `json:"order_id,omitempty"` // with KindOrder: which one is acknowledged
@@ -113,6 +114,8 @@ func (e *Event) CheckAgent() error {
 		return fmt.Errorf("offset_ms is negative")
 	case e.Try < 0 || e.DurationMS < 0:
 		return fmt.Errorf("try or duration_ms is negative")
+	case e.Topic != "":
+		return fmt.Errorf("topic is the collector's own")
 	case e.Kind == KindStalled && e.Stage == "":
 		return fmt.Errorf("stalled without the stage that does not come")
 	case len(e.Message) > MaxMessage:

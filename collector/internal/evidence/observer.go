@@ -19,6 +19,7 @@ type Observation struct {
 	Source string    // whose word it is: "dnsmasq", "dhcpd", "apache", …
 	Stage  Kind      // reached; with a Problem the one that was missed, empty if it is unknown
 	Detail string    // the address, or the file
+	Loader bool      // firmware or a boot loader fetched a boot loader, its script or a kernel
 
 	// Problem is empty if all went well, else what kind of thing went wrong; Fact then has the particulars for Sentence.
 	Problem Kind
@@ -35,6 +36,37 @@ func (o *Observation) Key() string {
 		return string(Rogue) + " " + o.Rogue
 	}
 	return string(o.Problem) + " " + lastElement(o.Fact.File)
+}
+
+// aboutAddress is the topic of a DHCP server's refusals; that of a file's is its name.
+const aboutAddress = "address"
+
+// Topic is what an observation is about, so that a success ends the problems of the same topic: the file that a node was not
+// sent and is, the address that it did not get and has. Empty: nothing that ends.
+func (o *Observation) Topic() string {
+	switch {
+	case o.Problem != "":
+		return TopicOf(o.Key())
+	case o.Stage == Ack:
+		return aboutAddress
+	case o.Stage.dhcp() || o.Detail == "":
+		return ""
+	}
+	return "file " + lastElement(o.Detail)
+}
+
+// TopicOf is the topic of a problem by its key.
+func TopicOf(key string) string {
+	kind, name, _ := strings.Cut(key, " ")
+	switch Kind(kind) {
+	case NotFound, Forbidden, Aborted, Refused:
+		if name != "" {
+			return "file " + name
+		}
+	case Nak, NoLeases, WrongNetwork:
+		return aboutAddress
+	}
+	return ""
 }
 
 // The waits of an Observer.
@@ -294,6 +326,7 @@ func (o *Observer) observe(h *held) []Observation {
 	}
 	switch {
 	case f.Kind.Stage():
+		b.Loader = (f.Kind == BootLoader || f.Kind == BootScript || f.Kind == Kernel) && (f.Program != ProgWeb || loader(f.UserAgent))
 		return []Observation{b}
 	case !f.Kind.Error() || f.Kind == NotFound && Optional(f.File):
 		return nil

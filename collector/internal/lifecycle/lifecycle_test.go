@@ -123,6 +123,10 @@ func (s *story) deadline(stage string) *story {
 	return s.add(proto.Event{Kind: proto.KindDeadline, Source: proto.SourceDeadline, Stage: stage})
 }
 
+func (s *story) note(topic string, warning bool) *story {
+	return s.add(proto.Event{Kind: proto.KindNote, Source: "log:dnsmasq", Topic: topic, Warning: warning, Message: "it is about " + topic})
+}
+
 func begin() *story { return new(story).ordered() }
 
 func failing() *story {
@@ -202,6 +206,9 @@ func TestView(t *testing.T) {
 			Boot: bootB}), "firstboot", false, "", 0},
 		{"a foreign failure is not trusted", begin().attempt(1).add(proto.Event{Kind: proto.KindStage, Source: "compat:xcat", Stage: "partitioned",
 			Failed: true}), "pxe-booting", false, "kernel-sent", 0},
+		{"what was wrong is mended", begin().note("file a", true).note("file a", false), "ordered", false, "bootscript-sent", 0},
+		{"something else is mended", begin().note("file a", true).note("file b", false), "ordered", false, "bootscript-sent", 1},
+		{"mended, and wrong again", begin().note("file a", true).note("file a", false).note("file a", true), "ordered", false, "bootscript-sent", 1},
 		{"aborted", begin().attempt(1).add(proto.Event{Kind: proto.KindAborted, Source: proto.SourceOperator}), "failed(abort)", false, "", 0},
 	}
 	for _, tt := range tests {

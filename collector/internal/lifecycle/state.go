@@ -62,7 +62,7 @@ type State struct {
 	Steps     map[string]Step   `json:"steps,omitempty"` // key: phase/name
 	Boots     map[string]Booted `json:"boots,omitempty"`
 	Failures  []Failure         `json:"failures,omitempty"` // by place
-	Notes     []Note            `json:"notes,omitempty"`    // by place
+	Notes     []Note            `json:"notes,omitempty"`    // by place; of warnings, and of what mended them
 	Skips     []Note            `json:"skips,omitempty"`    // steps that an order skipped, by place
 	Closed    Pos               `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
 	Wait      Wait              `json:"wait,omitzero"`      // the last word on whether the agent waits
@@ -110,10 +110,11 @@ type Failure struct {
 	Cause proto.Cause `json:"cause"`
 }
 
-// Note is a text with its place.
+// Note is a text with its place. One with a topic and without a text ends the warnings of that topic before it.
 type Note struct {
-	Pos  Pos    `json:"pos"`
-	Text string `json:"text"`
+	Pos   Pos    `json:"pos"`
+	Text  string `json:"text,omitempty"`
+	Topic string `json:"topic,omitempty"`
 }
 
 // Wait says whether the agent waits for orders, and whether because of a failure.
@@ -159,8 +160,11 @@ func (s *State) Apply(e *proto.Event) {
 	case proto.KindSuperseded:
 		s.Superseded = true
 	case proto.KindNote:
-		if e.Warning {
-			s.Notes = insert(s.Notes, Note{pos, e.Message}, maxNotes)
+		switch {
+		case e.Warning:
+			s.Notes = insert(s.Notes, Note{pos, e.Message, e.Topic}, maxNotes)
+		case e.Topic != "":
+			s.Notes = insert(s.Notes, Note{Pos: pos, Topic: e.Topic}, maxNotes)
 		}
 	}
 	if c, ok := causeOf(e); ok {
@@ -278,7 +282,7 @@ func (s *State) order(e *proto.Event, pos Pos) {
 		s.Closed = later(s.Closed, pos)
 	case proto.VerbSkip:
 		s.Closed = later(s.Closed, pos)
-		s.Skips = insert(s.Skips, Note{pos, e.Step}, maxNotes)
+		s.Skips = insert(s.Skips, Note{Pos: pos, Text: e.Step}, maxNotes)
 	}
 }
 

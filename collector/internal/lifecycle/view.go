@@ -227,8 +227,11 @@ func (s *State) warnings(f *facts) []string {
 	if !f.booted.zero() && !f.sealed && !f.in.Diskless {
 		out = append(out, "the installer's end was never reported: reports of it were lost")
 	}
-	for _, n := range s.Notes {
-		out = append(out, n.Text)
+	for i, n := range s.Notes {
+		mended := n.Topic != "" && slices.ContainsFunc(s.Notes[i+1:], func(m Note) bool { return m.Text == "" && m.Topic == n.Topic })
+		if n.Text != "" && !mended {
+			out = append(out, n.Text)
+		}
 	}
 	return out
 }

@@ -344,6 +344,12 @@ type heard struct {
 	Sealed   bool     `json:"sealed,omitempty"`
 	Stages   []string `json:"stages,omitempty"`
 	Problems []string `json:"problems,omitempty"`
+
+	Open   []string `json:"open,omitempty"` // topics of problems that were not mended, of earlier attempts, too
+	Mended int      `json:"mended,omitempty"`
+
+	Kernel time.Time `json:"kernel,omitzero"` // when the attempt's kernel was sent first, with boot: external
+	Again  time.Time `json:"again,omitzero"`  // when the firmware began again after that
 }
 
 // wants decides whether an install learns from an observation, and when that was.
@@ -373,12 +379,19 @@ func wants(in *install, rec *installRecord, o *evidence.Observation) (at time.Ti
 	}
 	if rec.Heard != nil && rec.Heard.Attempt == rec.Attempt && rec.Heard.Sealed == v.Sealed {
 		said = *rec.Heard
+	} else if rec.Heard != nil {
+		said.Open, said.Mended = rec.Heard.Open, rec.Heard.Mended
 	}
 	said.Attempt, said.Sealed = rec.Attempt, v.Sealed
 	if o.Problem == "" {
-		return at, said, !slices.Contains(said.Stages, string(o.Stage))
+		return at, said, !slices.Contains(said.Stages, string(o.Stage)) || said.mends(o) || in.bootsAnew(rec, o, at, said) != sameBoot
 	}
 	return at, said, len(said.Problems) < maxHeard && !slices.Contains(said.Problems, o.Key())
+}
+
+// mends reports whether an observation is the end of a problem.
+func (h *heard) mends(o *evidence.Observation) bool {
+	return h.Mended < maxHeard && o.Problem == "" && slices.Contains(h.Open, o.Topic())
 }
 
 // observe adds an observation to the node's install, if that learns from it.
@@ -400,9 +413,24 @@ func (c *change) observe(o *noted) (bool, error) {
 		return false, nil
 	}
 	rec = rec.clone()
-	e := proto.Event{Source: proto.Source("log:" + o.Source), Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt, Time: o.Time, At: at,
-		Message: proto.Clip(o.message, proto.MaxMessage)}
+	if err := c.hearLoader(in, rec, o, at, &said); err != nil {
+		return false, err
+	}
+	e := proto.Event{Source: proto.Source("log:" + o.Source), Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt, Time: o.Time, At: at}
+	if said.mends(&o.Observation) {
+		e := e
+		e.Kind, e.Topic, e.Message = proto.KindNote, o.Topic(), proto.Clip(o.Detail+": mended", proto.MaxMessage)
+		if err := c.append(e); err != nil {
+			return false, err
+		}
+		said.Mended++
+		said.Open = slices.DeleteFunc(slices.Clone(said.Open), func(t string) bool { return t == e.Topic })
+		said.Problems = slices.DeleteFunc(slices.Clone(said.Problems), func(key string) bool { return evidence.TopicOf(key) == e.Topic })
+	}
+	e.Message = proto.Clip(o.message, proto.MaxMessage)
 	switch {
+	case o.Problem == "" && slices.Contains(said.Stages, string(o.Stage)): // that is known
+		e.Kind = ""
 	case o.Problem == "":
 		e.Kind, e.Stage = proto.KindStage, string(o.Stage)
 		said.Stages = append(slices.Clone(said.Stages), e.Stage)
@@ -410,12 +438,18 @@ func (c *change) observe(o *noted) (bool, error) {
 		e.Kind, e.Stage, e.Failed = proto.KindStage, string(o.Stage), true
 		said.Problems = append(slices.Clone(said.Problems), o.Key())
 	default:
-		e.Kind, e.Warning = proto.KindNote, true
+		e.Kind, e.Warning, e.Topic = proto.KindNote, true, o.Topic()
 		said.Problems = append(slices.Clone(said.Problems), o.Key())
+		if e.Topic != "" && !slices.Contains(said.Open, e.Topic) {
+			said.Open = append(slices.Clone(said.Open), e.Topic)
+			said.Open = said.Open[max(0, len(said.Open)-maxHeard):]
+		}
 	}
 	rec.Heard = &said
-	if err := c.append(e); err != nil {
-		return false, err
+	if e.Kind != "" {
+		if err := c.append(e); err != nil {
+			return false, err
+		}
 	}
 	return true, c.putInstall(rec)
 }

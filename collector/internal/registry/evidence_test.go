@@ -100,6 +100,7 @@ func told(t testing.TB, s *registrytest.Site, node string) []string {
 			continue
 		}
 		switch {
+		case e.Kind == proto.KindAttempt || e.Kind == proto.KindNote && !e.Warning:
 		case e.Kind == proto.KindStage && !e.Failed:
 			out = append(out, string(e.Source)+" "+e.Stage)
 		default:

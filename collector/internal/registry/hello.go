@@ -272,7 +272,9 @@ func (c *change) identifyJoin(h *proto.Hello) (string, int, error) {
 	if rec.Attempt > 0 && rec.Bound[rec.Attempt] == "" {
 		return rec.ID, rec.Attempt, nil
 	}
-	if err := c.observeAttempt(rec.clone(), h.Clock); err != nil {
+	// It began with the kernel, before the hello: what the agent journalled until then belongs to it.
+	e := proto.Event{Source: proto.SourceAuth, At: started(c.now, h.Clock)}
+	if err := c.observeAttempt(rec.clone(), e, "the installer was booted again"); err != nil {
 		return "", 0, err
 	}
 	return rec.ID, rec.Attempt + 1, nil
@@ -281,25 +283,6 @@ func (c *change) identifyJoin(h *proto.Hello) (string, int, error) {
 // over reports whether an install lets no further boot in: it is done, or an operator ended it.
 func over(v *lifecycle.View) bool {
 	return v.Status == proto.StatusBooted || v.Cause != nil && v.Cause.Kind == proto.CauseAbort
-}
-
-// observeAttempt counts a boot of the installer that our boot server did not start. It cannot be prevented here: one too
-// many is said to be a loop, and goes on. It began with the kernel, before the hello: what the agent journalled until then
-// belongs to it.
-func (c *change) observeAttempt(rec *installRecord, clock proto.Clock) error {
-	if rec.Attempt >= rec.Allowed && !rec.Looped {
-		rec.Looped = true
-		err := c.append(proto.Event{Kind: proto.KindLoop, Source: proto.SourceAuth, Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt,
-			Message: fmt.Sprintf("the installer was booted again after %d attempts without an end; the site boots this node by itself, and it cannot be stopped from here", rec.Attempt)})
-		if err != nil {
-			return err
-		}
-	}
-	began := started(c.now, clock)
-	if began.Before(rec.Ordered) {
-		began = rec.Ordered
-	}
-	return c.attempt(rec, proto.Event{Source: proto.SourceAuth, At: began}, !rec.Looped)
 }
 
 // attempt begins the next attempt of an install; e says how and when it was seen.
