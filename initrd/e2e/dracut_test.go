@@ -34,52 +34,58 @@ func dracutSite(t *testing.T, profile string, postscripts map[string]string) *la
 const dracutArgs = `root=ram:{{ .Images }}/dracut/root.squashfs ip=dhcp rd.neednet=1 console=ttyS0 quiet mitigations=off nokaslr net.ifnames=0 panic=5 systemd.show_status=0`
 
 // TestSwitchRoot: the agent that was started in an installer's initrd is there again after switch_root, in the same boot and
-// with the same journal. One initrd has dracut's systemd modules and the overlay, as Red Hat's installers would; the other
-// has neither systemd nor the overlay but the dracut module, and its /run is mounted noexec.
+// with the same journal. The first initrd has dracut's systemd modules and the overlay, as Red Hat's installers would. The
+// second has neither systemd nor the overlay but the dracut module. The third is of initramfs-tools, as Ubuntu's, with the
+// overlay: there the agent begins before the network does. /run is mounted noexec in the latter two.
 func TestSwitchRoot(t *testing.T) {
-	for _, tt := range []struct{ name, initrds, args, unit string }{
-		{"systemd", "images/dracut/systemd.img, overlay", "", "active"},
-		{"plain", "images/dracut/plain.img", " lab.noexec", "inactive"},
+	for _, tt := range []struct {
+		name, initrds, args, unit string
+		early                     string // the last stage that is reached in the initrd
+		log                       []string
+	}{
+		{"systemd", "images/dracut/systemd.img, overlay", dracutArgs, "active", "installer-started", []string{"overlay", "/run "}},
+		{"plain", "images/dracut/plain.img", dracutArgs + " lab.noexec", "inactive", "installer-started", []string{"overlay", "noexec", "/run/provost/bin provost"}},
+		{"initramfs-tools", "images/dracut/initramfs.img, overlay", "root=/dev/vda rootfstype=squashfs ro systemd.volatile=state console=ttyS0 quiet mitigations=off nokaslr " +
+			"net.ifnames=0 panic=5 systemd.show_status=0", "inactive", "agent-started", []string{"squashfs", "noexec", "/run/provost/bin provost"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := dracutSite(t, "initrds: ["+tt.initrds+"]\nargs: \""+dracutArgs+" lab.second"+tt.args+`"
+			l := dracutSite(t, "initrds: ["+tt.initrds+"]\nargs: \""+tt.args+` lab.second"
 steps:
   - {name: look, phase: pre}
 `, map[string]string{"look": `echo "root is $(cat /etc/hostname)"; findmnt -no FSTYPE /; findmnt -no OPTIONS /run | grep -o noexec; findmnt -no TARGET,SOURCE -T /run/provost/bin`})
 			ctx := within(t, 4*time.Minute)
 			m := order(t, ctx, l)
+			image, err := os.ReadFile(l.Dir + "/images/dracut/root.squashfs")
+			if err == nil {
+				err = os.WriteFile(m.Disk(), image, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			m.powerOn()
-			n := m.await("in the installer", func(n proto.Node) bool { return n.Stage == "installer-started" })
-			m.console(`lab: the root is mounted`)
-			boot := strings.TrimSpace(strings.Split(m.console(`lab: second root, boot id .*`), "boot id ")[1])
+			boot := strings.TrimSpace(strings.Split(m.console(`lab: second root, boot id [0-9a-f-]{36}`), "boot id ")[1])
 			m.console(`lab: unit ` + tt.unit + `$`)
 			m.console(`lab: "reporting": true`)
 			m.console(`lab: second root is done`)
-			m.await("past the pre steps", func(n proto.Node) bool { return n.Stage == "pre-done" })
+			n := m.await("past the pre steps", func(n proto.Node) bool { return n.Stage == "pre-done" })
 
 			events := m.events()
 			wantComplete(t, events, 1)
-			wantOrder(t, events, "agent-started", "installer-started", "autoinst-present", "pre-started", "pre-done")
+			wantOrder(t, events, "agent-started", tt.early, "autoinst-present", "pre-started", "pre-done")
 			for _, e := range events {
 				if e.Source == proto.SourceAgent && e.Boot != boot {
 					t.Errorf("event %d is of boot %s, want %s, which the second root told", e.Seq, e.Boot, boot)
 				}
 			}
 			log := m.provost("log", "n1", "look")
-			want := []string{"root is fast", "overlay", "/run "}
-			if tt.name == "plain" {
-				want = []string{"root is fast", "overlay", "noexec", "/run/provost/bin provost"}
-			}
-			for _, w := range want {
+			for _, w := range append(tt.log, "root is fast") {
 				if !strings.Contains(log, w) {
 					t.Errorf("provost log n1 look = %q, want %q in it", log, w)
 				}
 			}
 			// The watch is alive: its heartbeats come every 30 s, and those are what last_seen goes on by.
 			m.await("heard of again", func(now proto.Node) bool { return now.LastSeen.After(n.LastSeen.Add(time.Second)) })
-			if err := m.PowerOff(ctx); err != nil {
-				t.Error(err)
-			}
+			m.Kill()
 		})
 	}
 }

@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# build.sh FAST OUTDIR: initrds as dracut makes them, and a system that they fetch into memory. FAST is the directory of the
+# build.sh FAST OUTDIR: initrds as dracut and initramfs-tools make them, and a system for them to switch to. FAST is the directory of the
 # fast installer, of whose root file system that system is made.
 #
 #   vmlinuz          Debian's cloud kernel
 #   systemd.img      an initrd with dracut's systemd modules, as Red Hat's installers have; no agent in it
 #   plain.img        one without them, and with the agent AGENT by the dracut module provost
+#   initramfs.img    one of initramfs-tools; no agent in it
 #   root.squashfs    Debian with systemd
 #
 # As with the fast installer, a second run does nothing, and an interrupted one leaves no harm.
@@ -33,9 +34,11 @@ rm -rf "$out"/tmp.*
 stamp() { cat "$here/build.sh" "$@" | sha256sum | cut -d' ' -f1; }
 initrd_stamp=$(stamp "$here"/95ramroot/*)
 module_stamp=$(stamp "$here"/95ramroot/* "$module"/* "$AGENT")
+initramfs_stamp=$(stamp)
 root_stamp=$(stamp "$here/second" "$here/second.service" "$units/provost-boot.service" "$fast/rootfs.tar.zst.stamp")
 current() { [ -e "$out/$1" ] && [ "$(cat "$out/$1.stamp" 2>/dev/null)" = "$2" ]; }
-if [ -e "$out/vmlinuz" ] && current systemd.img "$initrd_stamp" && current plain.img "$module_stamp" && current root.squashfs "$root_stamp"; then
+if [ -e "$out/vmlinuz" ] && current systemd.img "$initrd_stamp" && current plain.img "$module_stamp" &&
+	current initramfs.img "$initramfs_stamp" && current root.squashfs "$root_stamp"; then
 	exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -96,6 +99,24 @@ initrd() {
 	publish "$1.img" "$2"
 }
 
+# initramfs: mkinitramfs looks for the kernel in /lib/modules and /boot, which are others in a mount namespace of its own.
+initramfs() {
+	say 'building initramfs.img'
+	mkdir "$tmp/conf"
+	cp -R /etc/initramfs-tools/. "$tmp/conf/"
+	printf '%s\n' MODULES=list BUSYBOX=y COMPRESS=zstd RUNSIZE=10% FSTYPE=squashfs >"$tmp/conf/initramfs.conf"
+	printf '%s\n' virtio_pci virtio_blk virtio_net virtio_rng squashfs >"$tmp/conf/modules"
+	# shellcheck disable=SC2016 # the inner shell's variables
+	TMPDIR=$tmp timeout 300 unshare --mount sh -ec '
+		mount -t overlay -o "lowerdir=$1/kernel/lib:/usr/lib" overlay /usr/lib
+		mount --bind "$1/kernel/boot" /boot
+		mkinitramfs -d "$2/conf" -o "$2/initramfs.img" "$3"' sh "$out" "$tmp" "$version" >"$tmp/log" 2>&1 || {
+		tail -n 20 "$tmp/log" >&2
+		exit 1
+	}
+	publish initramfs.img "$initramfs_stamp"
+}
+
 root() {
 	say 'building the root image'
 	mkdir "$tmp/root"
@@ -120,5 +141,6 @@ cp -R "$module" "$here/95ramroot" "$tmp/dracut/modules.d/"
 kernel
 current systemd.img "$initrd_stamp" || initrd systemd "$initrd_stamp" 'systemd systemd-initrd dracut-systemd' 'systemd-networkd network-manager plymouth crypt lvm mdraid dm'
 current plain.img "$module_stamp" || initrd plain "$module_stamp" provost 'systemd systemd-initrd dracut-systemd systemd-networkd network-manager plymouth crypt lvm mdraid dm'
+current initramfs.img "$initramfs_stamp" || initramfs
 current root.squashfs "$root_stamp" || root
-say "ready in $out: $(cd "$out" && du -h vmlinuz systemd.img plain.img root.squashfs | tr '\t\n' '  ')"
+say "ready in $out: $(cd "$out" && du -h vmlinuz systemd.img plain.img initramfs.img root.squashfs | tr '\t\n' '  ')"
