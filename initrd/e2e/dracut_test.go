@@ -77,15 +77,27 @@ steps:
 					t.Errorf("event %d is of boot %s, want %s, which the second root told", e.Seq, e.Boot, boot)
 				}
 			}
-			log := m.provost("log", "n1", "look")
 			for _, w := range append(tt.log, "root is fast") {
-				if !strings.Contains(log, w) {
-					t.Errorf("provost log n1 look = %q, want %q in it", log, w)
-				}
+				wantLog(m, "look", w)
 			}
 			// The watch is alive: its heartbeats come every 30 s, and those are what last_seen goes on by.
 			m.await("heard of again", func(now proto.Node) bool { return now.LastSeen.After(n.LastSeen.Add(time.Second)) })
 			m.Kill()
 		})
+	}
+}
+
+// wantLog waits, 30 s at most, until the log of a step has a text: logs follow the events.
+func wantLog(m *machine, step, want string) {
+	m.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		log := m.provost("log", "n1", step)
+		if strings.Contains(log, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			m.t.Errorf("provost log n1 %s = %q, want %q in it", step, log, want)
+			return
+		}
 	}
 }

@@ -68,7 +68,7 @@ func TestReboots(t *testing.T) {
 	if !slices.Equal(story, want) {
 		t.Errorf("what happened = %q, want %q", story, want)
 	}
-	if out := m.provost("log", "n1", "look"); !strings.Contains(out, "reboots 0") || !strings.Contains(out, "reboots 1") || !strings.Contains(out, "bios") {
-		t.Errorf("provost log n1 look = %q, want what the steps of the boots before kept", out)
+	for _, want := range []string{"reboots 0", "reboots 1", "bios"} { // what the steps of the boots before kept
+		wantLog(m, "look", want)
 	}
 }
