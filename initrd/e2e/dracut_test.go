@@ -53,7 +53,7 @@ func TestSwitchRoot(t *testing.T) {
 steps:
   - {name: look, phase: pre}
 `, map[string]string{"look": `echo "root is $(cat /etc/hostname)"; findmnt -no FSTYPE /; findmnt -no OPTIONS /run | grep -o noexec; findmnt -no TARGET,SOURCE -T /run/provost/bin`})
-			ctx := within(t, 4*time.Minute)
+			ctx := within(t, 6*time.Minute)
 			m := order(t, ctx, l)
 			image, err := os.ReadFile(l.Dir + "/images/dracut/root.squashfs")
 			if err == nil {
