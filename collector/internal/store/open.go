@@ -34,7 +34,7 @@ func Open(path string, opt Options) (*Store, error) {
 		opt.Queue = 8192
 	}
 	if opt.Group == 0 {
-		opt.Group = 4096
+		opt.Group = 2048
 	}
 	if opt.Log == nil {
 		opt.Log = slog.Default()

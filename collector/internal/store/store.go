@@ -54,7 +54,7 @@ const (
 type Options struct {
 	Timeout time.Duration // for the file's lock; 2 s if 0
 	Queue   int           // callers of Update that may wait; 8192 if 0
-	Group   int           // calls that one commit may hold; 4096 if 0
+	Group   int           // calls that one commit may hold; 2048 if 0
 	Log     *slog.Logger  // slog.Default if nil
 	// LongView is told of every read transaction that lived longer than MaxView. Nil logs it.
 	LongView func(lived time.Duration)
