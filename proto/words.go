@@ -76,6 +76,7 @@ type Source string
 const (
 	SourceAgent    Source = "agent"
 	SourceBoot     Source = "boot"     // the collector's own boot server saw a request
+	SourceCallback Source = "callback" // a system without an agent, by the callback's URL in its boot script or answer file
 	SourceOperator Source = "operator" // somebody's order
 	SourceDeadline Source = "deadline" // the collector's clock ran out
 	SourceAuth     Source = "auth"     // the collector refused or bound a credential

@@ -43,9 +43,11 @@ type Node struct {
 type Data struct {
 	Node    Node
 	Install string
-	Images  string   // URL of the images directory as the node reaches it, without a slash at its end
-	URLs    []string // of the collector for the agent; needed for Recipe.External only, as Pin
-	Pin     string   // "sha256:" and hex
+	Images  string // URL of the images directory as the node reaches it, without a slash at its end
+	// Callback is the URL below which a system without an agent tells its stages, without a slash at its end.
+	Callback string
+	URLs     []string // of the collector for the agent; needed for Recipe.External only, as Pin
+	Pin      string   // "sha256:" and hex
 }
 
 // view is the dot of a template.
@@ -53,6 +55,7 @@ type view struct {
 	Node, MAC, IP, Serial    string
 	Groups                   []string
 	Install, Profile, Images string
+	Callback                 string
 }
 
 // File is the file that an installer is told to fetch; empty if it is told the directory that all are in, with a slash
@@ -101,7 +104,7 @@ func (r *Recipe) render(d Data, masked bool) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dot := view{d.Node.Name, d.Node.MAC, d.Node.IP, d.Node.Serial, d.Node.Groups, d.Install, r.Profile, d.Images}
+	dot := view{d.Node.Name, d.Node.MAC, d.Node.IP, d.Node.Serial, d.Node.Groups, d.Install, r.Profile, d.Images, d.Callback}
 	files := map[string][]byte{}
 	var b bounded
 	if err := t.Execute(&b, dot); err != nil {

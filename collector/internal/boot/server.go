@@ -40,6 +40,10 @@ type Decider interface {
 	// AnswerOf gives an answer file, and the ticket that Sent is to have, to a machine that says who it is by MACs and Serial
 	// of the Request: on a site that boots its machines by itself, no boot script told it a ticket.
 	AnswerOf(ctx context.Context, r Request, file string) (b []byte, ticket string, err error)
+
+	// Callback takes the word of a system without an agent; a repeat is no error, and changes nothing. The Request has no
+	// MAC. A *proto.Problem below 500 is the answer to the machine, with its status.
+	Callback(ctx context.Context, r Request, cb Callback) error
 }
 
 // Request is what a machine says of itself. Nothing of it is proven.
@@ -108,6 +112,7 @@ type server struct {
 //	GET|HEAD …/grub.cfg-01-{mac}, …/grub.cfg-{mac}, …/grub.cfg, …/pxelinux.cfg/01-{mac}
 //	GET|HEAD /boot/answer/{install}/{ticket}/{file}
 //	GET|HEAD /boot/answer/{file}, with the headers of inst.ks.sendmac and inst.ks.sendsn
+//	GET|POST /boot/callback/{install}/{ticket}/{stage}[?failed=1][&message=…]
 //	GET|HEAD /images/…
 //
 // It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:
@@ -125,12 +130,16 @@ func NewServer(d Decider, o Options) http.Handler {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bw := &boundedWriter{ResponseWriter: w, rc: http.NewResponseController(w)}
 	defer bw.finish()
+	p := path.Clean("/" + r.URL.Path)
+	if rest, ok := strings.CutPrefix(p, "/boot/callback/"); ok {
+		s.serveCallback(bw, r, rest)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		s.text(bw, http.StatusMethodNotAllowed, "only GET and HEAD are answered here\n")
 		return
 	}
-	p := path.Clean("/" + r.URL.Path)
 	if name, ok := strings.CutPrefix(p, "/images/"); ok {
 		s.serveImage(bw, r, name)
 	} else if file, ok := strings.CutPrefix(p, "/boot/answer/"); ok {

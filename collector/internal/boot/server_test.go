@@ -74,6 +74,20 @@ func (d *decider) AnswerOf(_ context.Context, r boot.Request, file string) ([]by
 	return []byte("text\n"), "tick", nil
 }
 
+// Callback knows one attempt, and the stage "slow" as one that the disk cannot take.
+func (d *decider) Callback(_ context.Context, r boot.Request, cb boot.Callback) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if cb.Install != answerInstall || cb.Ticket != "tick" {
+		return proto.NewProblem(404, proto.CodeNotFound, "there is no such install, or it is over", "")
+	}
+	if cb.Stage == "slow" {
+		return errors.New("the disk is full")
+	}
+	d.sent = append(d.sent, fmt.Sprintf("%s %s %t %q", r.Method, cb.Stage, cb.Failed, cb.Message))
+	return nil
+}
+
 func (d *decider) takeSent() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

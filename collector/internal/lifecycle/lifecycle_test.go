@@ -386,7 +386,7 @@ func TestBootedIsNeverInferred(t *testing.T) {
 		s := begin()
 		for range rapid.IntRange(0, 60).Draw(t, "n") {
 			e := proto.Event{Kind: rapid.SampledFrom([]proto.Kind{proto.KindStage, proto.KindStepEnd, proto.KindSealed, proto.KindStalled, proto.KindAttempt, proto.KindRunEnd}).Draw(t, "kind"),
-				Source: rapid.SampledFrom([]proto.Source{"", proto.SourceBoot, "log:dnsmasq", "compat:xcat"}).Draw(t, "source"),
+				Source: rapid.SampledFrom([]proto.Source{"", proto.SourceBoot, "log:dnsmasq", "compat:xcat", proto.SourceCallback}).Draw(t, "source"),
 				Stage:  rapid.SampledFrom(proto.Stages).Draw(t, "stage"), Phase: rapid.SampledFrom(proto.Phases).Draw(t, "phase"),
 				Step: "a", Try: 1, Outcome: rapid.SampledFrom(proto.Outcomes).Draw(t, "outcome")}
 			if e.Source == "" && (e.Stage == "booted" || e.Kind == proto.KindRunEnd) {

@@ -37,7 +37,7 @@ var rules = []rule{
 		func(f *facts) string { return f.cause.Cause.Summary() },
 	},
 	{
-		proto.StatusBooted, "the installed system says that its first-boot steps are done, in a boot that was no installer's",
+		proto.StatusBooted, "the installed system says that its first-boot steps are done, in a boot that was no installer's; or it says so without an agent, and the profile trusts that source",
 		func(f *facts) bool { return !f.booted.zero() },
 		func(f *facts) time.Time { return f.booted.At },
 		"only the installed system itself can prove that it runs", bootedSummary,

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"provost/proto"
@@ -58,19 +59,21 @@ const (
 // State is the fold of the events of one install. The zero value is of an install of which nothing is known. Its
 // fields are exported for checkpoints only.
 type State struct {
-	Stages    map[string]Seen   `json:"stages,omitempty"`
-	Steps     map[string]Step   `json:"steps,omitempty"` // key: phase/name
-	Boots     map[string]Booted `json:"boots,omitempty"`
-	Failures  []Failure         `json:"failures,omitempty"` // by place
-	Notes     []Note            `json:"notes,omitempty"`    // by place; of warnings, and of what mended them
-	Skips     []Note            `json:"skips,omitempty"`    // steps that an order skipped, by place
-	Closed    Pos               `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
-	Wait      Wait              `json:"wait,omitzero"`      // the last word on whether the agent waits
-	Stall     Stall             `json:"stall,omitzero"`     // the last stall
-	Attempt   int               `json:"attempt,omitempty"`  // the greatest
-	Began     Pos               `json:"began,omitzero"`     // the last attempt's boot script
-	LastSeen  Pos               `json:"last_seen,omitzero"` // the last word of the node itself
-	Contested bool              `json:"contested,omitempty"`
+	Stages map[string]Seen   `json:"stages,omitempty"`
+	Steps  map[string]Step   `json:"steps,omitempty"` // key: phase/name
+	Boots  map[string]Booted `json:"boots,omitempty"`
+	// Told is by which ways without an agent the installed system said that it is booted.
+	Told      map[proto.Source]Seen `json:"told,omitempty"`
+	Failures  []Failure             `json:"failures,omitempty"` // by place
+	Notes     []Note                `json:"notes,omitempty"`    // by place; of warnings, and of what mended them
+	Skips     []Note                `json:"skips,omitempty"`    // steps that an order skipped, by place
+	Closed    Pos                   `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
+	Wait      Wait                  `json:"wait,omitzero"`      // the last word on whether the agent waits
+	Stall     Stall                 `json:"stall,omitzero"`     // the last stall
+	Attempt   int                   `json:"attempt,omitempty"`  // the greatest
+	Began     Pos                   `json:"began,omitzero"`     // the last attempt's boot script
+	LastSeen  Pos                   `json:"last_seen,omitzero"` // the last word of the node itself
+	Contested bool                  `json:"contested,omitempty"`
 	// Superseded by a newer install: what comes now is history.
 	Superseded bool `json:"superseded,omitempty"`
 }
@@ -136,12 +139,15 @@ type Stall struct {
 func (s *State) Apply(e *proto.Event) {
 	pos := Pos{At: e.At, Source: e.Source, Journal: e.Journal, Seq: e.Seq}
 	if e.Stage != "" && !e.Failed && e.Kind != proto.KindStalled && e.Kind != proto.KindDeadline {
-		s.seen(e.Stage, pos)
+		s.Stages = see(s.Stages, e.Stage, pos)
 	}
 	if e.Source == proto.SourceAgent {
 		s.LastSeen = later(s.LastSeen, pos)
 		s.boot(e, pos)
 		s.wait(e, pos)
+	}
+	if e.Kind == proto.KindStage && e.Stage == "booted" && !e.Failed && ownWord(e.Source) {
+		s.Told = see(s.Told, e.Source, pos)
 	}
 	switch e.Kind {
 	case proto.KindStepStart, proto.KindStepEnd:
@@ -206,11 +212,18 @@ func causeOf(e *proto.Event) (proto.Cause, bool) {
 	return c, true
 }
 
-func (s *State) seen(stage string, pos Pos) {
-	if s.Stages == nil {
-		s.Stages = map[string]Seen{}
+// ownWord reports whether a source brings what a system without an agent says of itself. What the frontend saw or concluded
+// never proves that a system runs.
+func ownWord(src proto.Source) bool {
+	return src == proto.SourceCallback || strings.HasPrefix(string(src), "compat:")
+}
+
+// see merges a place into those of a key.
+func see[K comparable](m map[K]Seen, key K, pos Pos) map[K]Seen {
+	if m == nil {
+		m = map[K]Seen{}
 	}
-	was, ok := s.Stages[stage]
+	was, ok := m[key]
 	if !ok {
 		was = Seen{pos, pos}
 	}
@@ -218,7 +231,8 @@ func (s *State) seen(stage string, pos Pos) {
 		was.First = pos
 	}
 	was.Last = later(was.Last, pos)
-	s.Stages[stage] = was
+	m[key] = was
+	return m
 }
 
 // boot learns from an agent's event what its kernel boot was.
@@ -329,6 +343,11 @@ func (s *State) Words(f func(string) string) {
 	}
 	if len(steps) > 0 {
 		s.Steps = steps
+	}
+	for src, seen := range s.Told {
+		pos(&seen.First)
+		pos(&seen.Last)
+		s.Told[src] = seen
 	}
 	for _, p := range []*Pos{&s.Closed, &s.Wait.Pos, &s.Stall.Pos, &s.Began, &s.LastSeen} {
 		pos(p)

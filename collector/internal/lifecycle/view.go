@@ -143,6 +143,15 @@ func (s *State) facts(in Inputs) *facts {
 			}
 		}
 	}
+	for src, seen := range s.Told {
+		proof := seen.First
+		if s.earlier(proof) {
+			proof = seen.Last
+		}
+		if s.trusts(in, src) && !s.earlier(proof) && (f.booted.zero() || f.booted.after(proof)) {
+			f.booted = proof
+		}
+	}
 	f.cause, f.inferred = s.firstCause(f)
 	if s.Stall.Stage != "" && !s.earlier(s.Stall.Pos) {
 		f.stalled = !f.reached(s.Stall.Stage, Pos{})

@@ -207,7 +207,7 @@ func readSome(fsys fs.FS, name string) ([]byte, error) {
 }
 
 // sequenceSources are the words of a stage's sources.
-var sequenceSources = []string{"agent", "boot", "log", "compat", "operator"}
+var sequenceSources = []string{"agent", "boot", "callback", "log", "compat", "operator"}
 
 func readSequence(path, name string, b []byte) (sequence.Sequence, []error) {
 	f := &file{path: path}

@@ -234,12 +234,12 @@ func checkImage(name string) error {
 }
 
 func checkTrust(s proto.Source) error {
-	if s == proto.SourceAgent || s == proto.SourceBoot {
+	if s == proto.SourceAgent || s == proto.SourceBoot || s == proto.SourceCallback {
 		return nil
 	}
 	kind, name, ok := strings.Cut(string(s), ":")
 	if !ok || kind != "log" && kind != "compat" {
-		return fmt.Errorf("trust %q: use agent, boot, log:PROGRAM or compat:SYSTEM", s)
+		return fmt.Errorf("trust %q: use agent, boot, callback, log:PROGRAM or compat:SYSTEM", s)
 	}
 	return proto.CheckName("trust", name)
 }

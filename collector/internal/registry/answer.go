@@ -95,7 +95,7 @@ func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string)
 	if err != nil {
 		return nil, err
 	}
-	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q.Images(), r.opt.URLs, r.opt.Pin()))
+	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q, r.ticket(in.id, in.rec.Load().Attempt), r.opt.URLs, r.opt.Pin()))
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
 			"answer file of %s: %v", spec.Name, err)
@@ -122,8 +122,9 @@ func (r *Registry) specOf(in *install, n *node) (proto.NodeSpec, error) {
 	return spec, nil
 }
 
-func answerData(n proto.NodeSpec, install, images string, urls []string, pin string) answer.Data {
-	d := answer.Data{Node: answer.Node{Name: n.Name, IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs}, Install: install, Images: images, URLs: urls, Pin: pin}
+func answerData(n proto.NodeSpec, install string, q boot.Request, ticket string, urls []string, pin string) answer.Data {
+	d := answer.Data{Node: answer.Node{Name: n.Name, IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs}, Install: install,
+		Images: q.Images(), Callback: q.Callbacks(install, ticket), URLs: urls, Pin: pin}
 	if len(n.MACs) > 0 {
 		d.Node.MAC = n.MACs[0]
 	}
@@ -194,7 +195,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 	if recipe.Answer == nil {
 		return out, nil
 	}
-	files, err := recipe.Answer.RenderMasked(answerData(spec, id, q.Images(), urls, r.opt.Pin()))
+	files, err := recipe.Answer.RenderMasked(answerData(spec, id, q, "********", urls, r.opt.Pin()))
 	if err != nil {
 		return nil, bad(fmt.Errorf("answer file of %s: %w", name, err))
 	}

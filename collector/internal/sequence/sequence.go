@@ -26,7 +26,7 @@ type Stage struct {
 	Label string `yaml:"label,omitempty"` // for people; the name if empty
 	// Within is the time from this stage to the next one that is not optional; 0 is without limit.
 	Within  proto.Duration `yaml:"within,omitempty"`
-	Sources []string       `yaml:"sources,omitempty"` // agent boot log compat; whoever may report it
+	Sources []string       `yaml:"sources,omitempty"` // agent boot callback log compat; whoever may report it
 	Aliases []string       `yaml:"aliases,omitempty"` // other systems' names for it
 	// Optional stages are never awaited, but count when they come.
 	Optional bool `yaml:"optional,omitempty"`
