@@ -24,37 +24,61 @@ import (
 )
 
 type probeOptions struct {
-	logs    []string
-	verbose bool
-	output  string
+	logs         []string
+	verbose      bool
+	output       string
+	layout       string
+	timeout      time.Duration
+	back         string
+	since, until string
+	from, to     time.Time // of since, until and back
 }
+
+// defaultProbe bounds a probe that watches: an install takes less, and somebody is waiting for it.
+const defaultProbe = time.Hour
 
 func (o *probeOptions) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.logs, "logs", nil, "a log `FILE`, plain, gz, zst or xz; - is standard input; repeatable")
 	f.BoolVarP(&o.verbose, "verbose", "V", false, "every node in full, with all likely causes")
+	f.DurationVarP(&o.timeout, "time", "t", defaultProbe, "watch for at most this `TIME`")
+	f.StringVarP(&o.back, "replay", "r", "", "show what happened since so long `AGO`, like 2h or 3d")
+	f.StringVar(&o.since, "since", "", "the same from a `TIME` on: how long ago, or a date with or without a time")
+	f.StringVar(&o.until, "until", "", "and up to a `TIME`")
+	f.StringVarP(&o.layout, "print", "p", "", "`LAYOUT`: compact, phase or origin")
 	f.StringVarP(&o.output, "output", "o", "text", "`FORMAT`: text, json or yaml")
 }
 
 func probeCommand(s *session) *cobra.Command {
 	var o probeOptions
 	cmd := &cobra.Command{
-		Use:   "probe --logs FILE... [NODES]",
-		Short: "how far nodes got, from the frontend's own logs",
-		Long: `Probe reads the logs of DHCP, TFTP and web servers and shows how far each node
-got on its way from the network, where it stopped, what should have come next,
-and what that is likely to come from. It needs no collector, no inventory and no
-agent: it is the first command to try on an existing site.
+		Use:   "probe [NODES]",
+		Short: "the whole way of each node, live or replayed",
+		Long: `Probe looks whether the frontend is fit for installs, watches the installs of
+NODES (of all nodes under way, without it) until they have ended, the time (-t)
+is up or you press Ctrl-C, and then shows the whole way of each: every stage
+with its time, where it stopped, and what that is likely to come from, in order.
+With -r, --since and --until it shows what happened before, as it is recorded.
 
-The logs may be those of ISC dhcpd, Kea, dnsmasq, tftpd-hpa, atftpd, Apache and
-nginx: in syslog files of any form, in files of their own, as journalctl -o json
-writes them, rotated and compressed. All of each file is taken.
+With --logs it needs no collector, no inventory and no agent, and is the first
+command to try on an existing site: it reads the logs of ISC dhcpd, Kea,
+dnsmasq, tftpd-hpa, atftpd, Apache and nginx, in syslog files of any form, in
+files of their own, as journalctl -o json writes them, rotated and compressed.
+There NODES are names, MAC or IP addresses, and an argument that is a file or
+has a slash in it is one more log, so that --logs /var/log/messages* does what
+it says.
 
-NODES are names, MAC or IP addresses; without it all nodes are shown. An
-argument that is a file or has a slash in it is one more log, so that
---logs /var/log/messages* does what it says.`,
+-p compact is a line for each node, -p phase the stages of each, -p origin the
+same by who told of them; without it failures are shown in full. -V adds every
+line of evidence.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "text", "json", "yaml"); err != nil {
+				return err
+			}
+			if err := checkLayout(cmd, o.layout); err != nil {
+				return err
+			}
+			if err := o.window(cmd, s.Now()); err != nil {
 				return err
 			}
 			return runProbe(cmd.Context(), s, cmd, o, args)
@@ -62,33 +86,46 @@ argument that is a file or has a slash in it is one more log, so that
 	}
 	o.addFlags(cmd.Flags())
 	complete(cmd, "output", "text", "json", "yaml")
-	help(cmd, `provost probe --logs /var/log/messages --logs /var/log/httpd/access_log
+	complete(cmd, "print", "compact", "phase", "origin")
+	help(cmd, `provost probe -t 30m @rack1
+provost probe -r 2h -p phase n07
+provost probe --logs /var/log/messages --logs /var/log/httpd/access_log
 provost probe --logs /var/log/syslog* /var/log/nginx/access.log n[01-20]
-journalctl -o json --since today | provost probe --logs - 52:54:00:12:34:56`, `0   every node got its kernel and initrd, or as far as these logs can tell
-1   a node stopped, a selected one is in no line, or a log could not be read
-64  usage: the command line, or a name in it, makes no sense`)
+journalctl -o json --since today | provost probe --logs - 52:54:00:12:34:56`, `0   every node has booted; by logs: it got its kernel and initrd
+1   a node failed or stalled; by logs: it stopped, a selected one is in no
+    line, or a log could not be read
+2   not finished in time
+64  usage: the command line, or a name in it, makes no sense
+69  the collector cannot be reached
+77  not allowed
+78  configuration: --server, --ca or --token-file`)
 	return cmd
 }
 
 func runProbe(ctx context.Context, s *session, cmd *cobra.Command, o probeOptions, args []string) error {
-	var nodes []string
+	var nodes, rest []string
 	for _, a := range args {
 		if fi, err := os.Stat(a); strings.Contains(a, "/") || err == nil && fi.Mode().IsRegular() {
 			o.logs = append(o.logs, a)
 			continue
 		}
+		rest = append(rest, a)
+	}
+	if len(o.logs) == 0 {
+		return probeSite(ctx, s, cmd, o, strings.Join(rest, ","))
+	}
+	if cmd.Flags().Changed("time") {
+		return &usageError{text: "--logs reads what is written already, and -t watches", hint: "leave one of them out", cmd: cmd}
+	}
+	for _, a := range rest {
 		names, err := probeNodes(a)
 		if err != nil {
 			return &usageError{text: err.Error(), hint: "without a collector, nodes are names, MAC or IP addresses", cmd: cmd}
 		}
 		nodes = append(nodes, names...)
 	}
-	if len(o.logs) == 0 {
-		return &usageError{text: "say which logs to read: --logs FILE", hint: "Debian: --logs /var/log/syslog --logs /var/log/apache2/access.log\n" +
-			"Red Hat: --logs /var/log/messages --logs /var/log/httpd/access_log\nor: journalctl -o json --since today | provost probe --logs -", cmd: cmd}
-	}
 	now := s.Now()
-	r, err := logs.Probe(ctx, o.logs, logs.ProbeOptions{Stdin: s.Stdin, Now: now, Location: now.Location(), Nodes: nodes})
+	r, err := logs.Probe(ctx, o.logs, logs.ProbeOptions{Stdin: s.Stdin, Now: now, Location: now.Location(), Nodes: nodes, Since: o.from, Until: o.to})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return &hintError{err, "the logs are for root: run it with sudo"}
@@ -97,24 +134,27 @@ func runProbe(ctx context.Context, s *session, cmd *cobra.Command, o probeOption
 	case err != nil:
 		return err
 	}
-	switch o.output {
-	case "json":
-		err = writeJSON(s.Stdout, r)
-	case "yaml":
-		err = writeYAMLOf(s.Stdout, r)
-	default:
-		w := bufio.NewWriter(s.Stdout)
-		v := &probeView{w: w, sc: s.screen(s.Stdout), r: r, loc: now.Location(), verbose: o.verbose}
-		v.write()
-		err = flush(w)
-	}
-	if err != nil {
+	if err := o.show(s, r); err != nil {
 		return err
 	}
 	if r.Stopped() > 0 || len(r.NotSeen) > 0 || len(r.Nodes) == 0 || slices.ContainsFunc(r.Files, func(f logs.FileReport) bool { return f.Error != "" }) {
 		return &exitError{exitFailed}
 	}
 	return nil
+}
+
+// show writes a report.
+func (o *probeOptions) show(s *session, r *logs.Report) error {
+	switch o.output {
+	case "json":
+		return writeJSON(s.Stdout, r)
+	case "yaml":
+		return writeYAMLOf(s.Stdout, r)
+	}
+	w := bufio.NewWriter(s.Stdout)
+	v := &probeView{w: w, sc: s.screen(s.Stdout), r: r, loc: s.Now().Location(), verbose: o.verbose, layout: o.layout}
+	v.write()
+	return flush(w)
 }
 
 // probeNodes reads one argument: an address, or a node set of names.
@@ -150,7 +190,8 @@ type probeView struct {
 	r       *logs.Report
 	loc     *time.Location
 	verbose bool
-	days    bool // the report spans more than one day
+	layout  string // compact, phase, origin, or empty: failures in full
+	days    bool   // the report spans more than one day
 }
 
 func (v *probeView) width() int { return min(v.sc.width, defaultWidth) }
@@ -175,24 +216,15 @@ func (v *probeView) write() {
 	r := v.r
 	v.days = r.From.In(v.loc).Format(time.DateOnly) != r.Until.In(v.loc).Format(time.DateOnly)
 	v.header()
+	v.checks()
 	shown := map[string]int{}
 	var brief []*logs.NodeReport
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
-		switch n.State {
-		case logs.Stopped:
-			key := string(n.Stage) + n.Why
-			if shown[key]++; v.verbose || shown[key] <= sameShown {
-				v.node(n)
-			} else {
-				brief = append(brief, n)
-			}
-		default:
-			if v.verbose || len(r.Nodes) <= fewNodes {
-				v.node(n)
-			} else {
-				brief = append(brief, n)
-			}
+		if v.full(n, shown) {
+			v.node(n)
+		} else {
+			brief = append(brief, n)
 		}
 	}
 	if len(brief) > 0 {
@@ -202,13 +234,36 @@ func (v *probeView) write() {
 		}
 	}
 	v.frontend()
-	v.files()
+	if !v.site() {
+		v.files()
+	}
 	v.summary()
 }
+
+// full reports whether a node is shown in full.
+func (v *probeView) full(n *logs.NodeReport, shown map[string]int) bool {
+	switch {
+	case v.layout == "compact":
+		return false
+	case v.layout != "" || v.verbose:
+		return true
+	case n.State == logs.Stopped:
+		key := string(n.Stage) + n.Why
+		shown[key]++
+		return shown[key] <= sameShown
+	}
+	return len(v.r.Nodes) <= fewNodes
+}
+
+// site reports whether the report is a collector's.
+func (v *probeView) site() bool { return len(v.r.Files) == 0 }
 
 func (v *probeView) header() {
 	r := v.r
 	line := count(len(r.Files), "log") + ", " + count(int(r.Total.Lines), "line")
+	if v.site() {
+		line = count(len(r.Nodes), "install") + ", " + count(int(r.Total.Lines), "event")
+	}
 	if !r.From.IsZero() {
 		from, until := r.From.In(v.loc), r.Until.In(v.loc)
 		line += ", " + from.Format("Mon 2006-01-02 15:04:05") + " to "
@@ -228,12 +283,15 @@ func (v *probeView) counts() string {
 	for i := range v.r.Nodes {
 		n[v.r.Nodes[i].State]++
 	}
-	parts := []string{count(len(v.r.Nodes), "node")}
+	parts, arrived := []string{count(len(v.r.Nodes), "node")}, "arrived"
+	if v.site() {
+		parts, arrived = []string{count(len(v.r.Nodes), "install")}, "booted"
+	}
 	for _, st := range []struct {
 		state  logs.State
 		text   string
 		colour string
-	}{{logs.Stopped, "stopped", red}, {logs.Moving, "on their way", ""}, {logs.Arrived, "arrived", green}, {logs.Leased, "only leased", ""}} {
+	}{{logs.Stopped, "stopped", red}, {logs.Moving, "on their way", ""}, {logs.Arrived, arrived, green}, {logs.Leased, "only leased", ""}} {
 		if k := n[st.state]; k > 0 {
 			parts = append(parts, v.sc.paint(st.colour, strconv.Itoa(k)+" "+st.text))
 		}
@@ -245,6 +303,9 @@ func (v *probeView) counts() string {
 }
 
 func (v *probeView) state(n *logs.NodeReport) (text, colour string) {
+	if n.Summary != "" {
+		return clean(n.Summary), map[logs.State]string{logs.Stopped: red, logs.Arrived: green}[n.State]
+	}
 	switch n.State {
 	case logs.Stopped:
 		if n.Stage == "" {
@@ -287,13 +348,22 @@ func (v *probeView) node(n *logs.NodeReport) {
 	text, colour := v.state(n)
 	fmt.Fprintln(v.w)
 	v.line(identity(n), text, colour)
-	if n.Boots > 1 {
+	if n.Boots > 1 && v.site() {
+		fmt.Fprintf(v.w, "  %s\n", v.sc.paint(dim, "attempt "+strconv.Itoa(n.Boots)))
+	} else if n.Boots > 1 {
 		fmt.Fprintf(v.w, "  %s\n", v.sc.paint(dim, "the last of "+strconv.Itoa(n.Boots)+" boots in these logs"))
 	}
-	problems := n.Problems
-	for i := range n.Stages {
-		st := &n.Stages[i]
-		for len(problems) > 0 && !problems[0].First.IsZero() && problems[0].First.Before(st.At) {
+	problems, stages := n.Problems, n.Stages
+	if v.layout == "origin" {
+		problems, stages = slices.Clone(problems), slices.Clone(stages)
+		slices.SortStableFunc(stages, func(a, b logs.StageReport) int { return strings.Compare(a.Program, b.Program) })
+	}
+	for i := range stages {
+		st := &stages[i]
+		if v.layout == "origin" && (i == 0 || stages[i-1].Program != st.Program) {
+			fmt.Fprintf(v.w, "  %s\n", v.sc.paint(bold, clean(st.Program)))
+		}
+		for v.layout != "origin" && len(problems) > 0 && !problems[0].First.IsZero() && problems[0].First.Before(st.At) {
 			v.problem(&problems[0])
 			problems = problems[1:]
 		}
@@ -312,6 +382,11 @@ func (v *probeView) node(n *logs.NodeReport) {
 	}
 	for _, w := range n.Warnings {
 		v.mark("!", yellow, w)
+	}
+	if v.verbose {
+		for _, l := range n.Lines {
+			v.mark("|", dim, l)
+		}
 	}
 }
 
@@ -383,12 +458,15 @@ func pathEnd(s string, max int) string {
 }
 
 func (v *probeView) awaited(n *logs.NodeReport) {
+	if n.Next == "" {
+		return
+	}
 	since := ""
 	if !n.Until.IsZero() && v.r.Until.After(n.Until) {
 		since = span(v.r.Until.Sub(n.Until))
 	}
 	text := "awaited"
-	if since != "" {
+	if since != "" && !v.site() {
 		text += ", nothing more until the logs end"
 	}
 	row := "  " + pad("-", len(v.stampForm())) + "  " + pad(since, gapColumn) + "  " + pad(string(n.Next), stageColumn)
@@ -510,7 +588,9 @@ func (v *probeView) summary() {
 	for _, g := range groups {
 		v.mark("X", red, strconv.Itoa(len(g.names))+"  "+g.why+": "+foldNames(g.names))
 	}
-	if len(v.r.Nodes) == 0 {
+	if len(v.r.Nodes) == 0 && v.site() {
+		v.mark("!", yellow, "no install of these nodes is under way, or was in that time")
+	} else if len(v.r.Nodes) == 0 {
 		v.mark("!", yellow, "no line in these logs is about a node that boots: are they those of the DHCP, TFTP or web server?")
 	}
 }

@@ -11,20 +11,22 @@ import (
 	"time"
 
 	"provost/collector/internal/nodeset"
+	"provost/proto"
 )
 
 // Report is what whole log files say, without collector, inventory or agent.
 type Report struct {
-	Schema   int          `json:"schema"`
-	From     time.Time    `json:"from,omitzero"`
-	Until    time.Time    `json:"until,omitzero"`
-	Total    Counts       `json:"total"`
-	Files    []FileReport `json:"files"`
-	Nodes    []NodeReport `json:"nodes"`
-	Frontend []Problem    `json:"frontend,omitempty"` // problems of nobody in particular
-	Missing  []string     `json:"missing,omitempty"`  // what kinds of log were not given: "tftp", "web", "dhcp"
-	NotSeen  []string     `json:"not_seen,omitempty"` // selected, and in no line
-	Omitted  int          `json:"omitted,omitempty"`  // nodes beyond MaxNodes
+	Schema   int           `json:"schema"`
+	From     time.Time     `json:"from,omitzero"`
+	Until    time.Time     `json:"until,omitzero"`
+	Total    Counts        `json:"total"`
+	Files    []FileReport  `json:"files"`
+	Nodes    []NodeReport  `json:"nodes"`
+	Frontend []Problem     `json:"frontend,omitempty"` // problems of nobody in particular
+	Missing  []string      `json:"missing,omitempty"`  // what kinds of log were not given: "tftp", "web", "dhcp"
+	NotSeen  []string      `json:"not_seen,omitempty"` // selected, and in no line
+	Checks   []proto.Check `json:"checks,omitempty"`   // of the frontend itself, where a collector could be asked
+	Omitted  int           `json:"omitted,omitempty"`  // nodes beyond MaxNodes
 }
 
 // Stopped is the number of nodes that did not get as far as they should.
@@ -68,6 +70,10 @@ type NodeReport struct {
 	BootFile string        `json:"boot_file,omitempty"` // what DHCP named
 	Server   string        `json:"next_server,omitempty"`
 	Client   string        `json:"client,omitempty"` // DHCP vendor and user class
+	// Of an install that a collector knows: its status in a word, its number, and what every source said of it.
+	Summary string   `json:"summary,omitempty"`
+	Ordinal uint64   `json:"ordinal,omitempty"`
+	Lines   []string `json:"lines,omitempty"`
 }
 
 // StageReport is one stage of it.
@@ -96,6 +102,8 @@ type ProbeOptions struct {
 	Location *time.Location // of stamps without an offset
 	Resolver Resolver       // may be nil
 	Nodes    []string       // only these: names, MAC or IP addresses; empty for all
+	// Since and Until bound what counts; zero: everything. What was before Since still says who has which address.
+	Since, Until time.Time
 }
 
 // Probe reads log files, plain or compressed, merges them by time and reports the way of every node. All files are read
@@ -160,8 +168,14 @@ func (t *timeline) program(p string) {
 }
 
 func (t *timeline) add(f *Fact, tr Transaction) {
+	if !t.o.Until.IsZero() && f.Time.After(t.o.Until) {
+		return
+	}
 	who := t.mapper.Map(f)
 	key := who.Key()
+	if f.Time.Before(t.o.Since) {
+		return
+	}
 	if f.Bytes > 0 && f.Status != 206 && (f.Kind == Kernel || f.Kind == Initrd || f.Kind == Image) {
 		if max, _ := t.sizes.get(f.File); f.Bytes > max {
 			t.sizes.put(f.File, f.Bytes)
