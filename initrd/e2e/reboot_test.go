@@ -69,6 +69,6 @@ func TestReboots(t *testing.T) {
 		t.Errorf("what happened = %q, want %q", story, want)
 	}
 	for _, want := range []string{"reboots 0", "reboots 1", "bios"} { // what the steps of the boots before kept
-		wantLog(m, "look", want)
+		wantLog(m, "look-r2", want) // the log of the boot after the second restart
 	}
 }
