@@ -77,17 +77,19 @@ type API struct {
 }
 
 // New makes the handler. A route without a scope is an error: the collector must not start.
-func New(cfg Config) (*API, error) {
+func New(cfg Config) (*API, error) { return newWith(cfg, routes()) }
+
+func newWith(cfg Config, routes []Route) (*API, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
 	if cfg.Reach == nil {
 		cfg.Reach = func(host string) (string, []string) { return "localhost:8480", []string{"https://localhost:8440"} }
 	}
-	a := &API{cfg: cfg, routes: routes(), mux: http.NewServeMux(), stop: make(chan struct{}), feedWrite: feedWrite,
+	a := &API{cfg: cfg, routes: routes, mux: http.NewServeMux(), stop: make(chan struct{}), feedWrite: feedWrite,
 		perInstall: newLimiter(installRate, installBurst), perAddress: newLimiter(helloRate, helloBurst)}
 	for _, r := range a.routes {
-		if err := CheckScope(r.Scope); err != nil {
+		if err := checkScope(r.Scope); err != nil {
 			return nil, fmt.Errorf("route %s %s: %w", r.Method, r.Pattern, err)
 		}
 		a.mux.Handle(r.Method+" "+r.Pattern, a.handler(r))
@@ -96,8 +98,8 @@ func New(cfg Config) (*API, error) {
 	return a, nil
 }
 
-// CheckScope refuses a scope that nobody declared.
-func CheckScope(s auth.Scope) error {
+// checkScope refuses a scope that nobody declared.
+func checkScope(s auth.Scope) error {
 	if !slices.Contains(auth.Scopes, s) {
 		return fmt.Errorf("scope %q is not declared: nobody could say who may use it", s)
 	}

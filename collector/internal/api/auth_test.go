@@ -156,15 +156,13 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
+// TestRouteWithoutScope: a collector with a route of which nobody said who may use it does not start.
 func TestRouteWithoutScope(t *testing.T) {
-	if err := api.CheckScope(""); err == nil {
-		t.Error("a route without a scope is served")
-	}
-	if err := api.CheckScope("everybody"); err == nil {
-		t.Error("a route with an unknown scope is served")
-	}
-	if err := api.CheckScope(auth.ScopeRead); err != nil {
-		t.Error(err)
+	for scope, want := range map[auth.Scope]bool{"": false, "everybody": false, auth.ScopeRead: true, auth.ScopePublic: true} {
+		err := api.NewWith(api.Config{}, scope)
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "GET /v1/new") {
+			t.Errorf("a route with the scope %q: %v, want it taken: %t", scope, err, want)
+		}
 	}
 }
 

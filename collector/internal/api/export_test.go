@@ -2,7 +2,17 @@
 
 package api
 
-import "time"
+import (
+	"time"
+
+	"provost/collector/internal/auth"
+)
+
+// NewWith makes a handler with one route more, which nobody serves but whose scope counts.
+func NewWith(cfg Config, scope auth.Scope) error {
+	_, err := newWith(cfg, append(routes(), Route{"GET", "/v1/new", scope, 0, (*API).version}))
+	return err
+}
 
 // SetAgentRate and SetHelloRate make the bounds so low that a slow machine can exceed them.
 func (a *API) SetAgentRate(rate, burst float64) { a.perInstall = newLimiter(rate, burst) }

@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers/legacy"
+	"provost/collector/internal/auth"
 	"provost/collector/internal/registry/registrytest"
 	"provost/proto"
 )
@@ -35,7 +36,7 @@ func load(t *testing.T) *openapi3.T {
 
 var variable = regexp.MustCompile(`\{[^}]*\}`)
 
-// TestOpenAPIRoutes: the document has every route with its scope, and no other.
+// TestOpenAPIRoutes: the document has every route with its scope, and no other; those that agents ask may answer 429.
 func TestOpenAPIRoutes(t *testing.T) {
 	_, a, _ := newSite(t)
 	doc := load(t)
@@ -49,6 +50,9 @@ func TestOpenAPIRoutes(t *testing.T) {
 		for method, op := range item.Operations() {
 			scope, _ := op.Extensions["x-scope"].(string)
 			got[method+" "+variable.ReplaceAllString(path, "{}")] = scope
+			if has, want := op.Responses.Value("429") != nil, scope == string(auth.ScopeAgent) || scope == string(auth.ScopeJoin); has != want {
+				t.Errorf("%s %s has an answer 429: %t, want %t", method, path, has, want)
+			}
 		}
 	}
 	for k, scope := range want {
