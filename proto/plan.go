@@ -191,7 +191,7 @@ func (s *Step) Check() error {
 	if s.Persists != "" && s.Persists != "root" && s.Persists != "outside" {
 		bad("persists %q: use root or outside", s.Persists)
 	}
-	if s.Run == RunOnChange && s.Persists != "outside" && (s.Phase == PhasePre || s.Phase == PhaseBoot) {
+	if s.Run == RunOnChange && s.Persists != "outside" && s.Phase.Fleeting() {
 		bad("run on-change with persists: root in phase %s, where the root is memory and begins anew with each boot: use run: always, or persists: outside", s.Phase)
 	}
 	if len(s.Inputs) > MaxInputs {

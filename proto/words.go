@@ -66,6 +66,9 @@ const (
 // Phases lists every phase.
 var Phases = []Phase{PhasePre, PhasePost, PhaseFirstboot, PhaseBoot}
 
+// Fleeting reports whether a phase runs in memory alone: over a restart nothing is kept but what the collector has.
+func (p Phase) Fleeting() bool { return p == PhasePre || p == PhaseBoot }
+
 // ParsePhase reads a phase.
 func ParsePhase(s string) (Phase, error) { return oneOf("phase", s, Phases) }
 

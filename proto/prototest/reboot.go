@@ -11,7 +11,7 @@ import (
 
 // rebooted remembers an announced reboot: the next boot of the installer is this attempt's, too.
 func (in *install) rebooted(e proto.Event, run []byte) {
-	if e.Kind == proto.KindReboot && e.Phase == proto.PhasePre {
+	if e.Kind == proto.KindReboot && e.Phase.Fleeting() {
 		in.bound, in.run, in.reboots = "", run, in.reboots+1
 	}
 }

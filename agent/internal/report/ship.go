@@ -36,7 +36,7 @@ func (s *Sender) ship(ctx context.Context) (bool, error) {
 		q := proto.EventsRequest{Schema: proto.Schema, Install: s.install(), Journal: j.ID(), Clock: s.Clock()}
 		for _, r := range records {
 			q.Events = append(q.Events, r.Raw)
-			if r.Event.Kind == proto.KindReboot && r.Event.Phase == proto.PhasePre {
+			if r.Event.Kind == proto.KindReboot && r.Event.Phase.Fleeting() {
 				q.Run = s.Dir.private()
 			}
 		}

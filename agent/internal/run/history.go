@@ -16,6 +16,7 @@ type history struct {
 	steps  map[string]past
 	orders map[string]bool // ids that were carried out
 	forced map[string]bool // steps, or "all", that are to run though nothing has changed
+	before map[string]bool // boots of this attempt whose restart was announced: what they did is done
 }
 
 // past is what is known of one step of one phase.
@@ -42,9 +43,10 @@ func key(p proto.Phase, step string) string { return string(p) + "/" + step }
 // readHistory reads what the collector remembers of earlier boots of an installer, and then the journals of the directory:
 // of this install, in this and in earlier boots.
 func readHistory(j *journal.Journal, install, boot string, progress []proto.Event) (*history, error) {
-	h := &history{boot: boot, steps: map[string]past{}, orders: map[string]bool{}, forced: map[string]bool{}}
+	h := &history{boot: boot, steps: map[string]past{}, orders: map[string]bool{}, forced: map[string]bool{}, before: map[string]bool{}}
 	for _, e := range progress {
 		if e.Boot != boot {
+			h.before[e.Boot] = true
 			h.apply(e)
 		}
 	}
@@ -123,13 +125,14 @@ func (h *history) forget(step string) {
 }
 
 // done reports whether the step is not to be run: it succeeded, was skipped by an order, or failed where that is no more
-// than a warning. Phase boot begins anew with each boot, but for steps that run once.
+// than a warning. Phase boot begins anew with each boot, but for steps that run once, and after
+// a restart that a step asked for.
 func (h *history) done(s proto.Step, phase proto.Phase) bool {
 	p := h.steps[key(phase, s.Name)]
 	if p.open || p.again || p.repeat {
 		return false
 	}
-	if phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.ended != h.boot {
+	if phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.ended != h.boot && !h.before[p.ended] {
 		return false
 	}
 	if p.outcome.Good() {
@@ -142,7 +145,7 @@ func (h *history) done(s proto.Step, phase proto.Phase) bool {
 // interrupted reports whether the step may be half done, and nobody has said yet what is to become of it.
 func (h *history) interrupted(s proto.Step, phase proto.Phase) bool {
 	p := h.steps[key(phase, s.Name)]
-	if p.again || phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.boot != h.boot {
+	if p.again || phase == proto.PhaseBoot && s.Run != proto.RunOnce && p.boot != h.boot && !h.before[p.boot] {
 		return false
 	}
 	return p.open || p.outcome == proto.OutcomeInterrupted

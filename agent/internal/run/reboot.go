@@ -24,7 +24,7 @@ import (
 // reboot's record takes it to the collector, and the hello after it brings it back.
 const PrivateArchive = "run.packed"
 
-// ackWait bounds the wait for the collector's acknowledgement of a reboot in phase pre, before the plan is held: what is
+// ackWait bounds the wait for the collector's acknowledgement of a reboot without a disk, before the plan is held: what is
 // done so far is known to nobody else.
 const ackWait = 10 * time.Minute
 
@@ -68,7 +68,7 @@ func (h *history) restarts(s proto.Step, phase proto.Phase) bool {
 // stops reports whether a step ended the phase.
 func (h *history) stops(s proto.Step, phase proto.Phase) bool {
 	p := h.steps[key(phase, s.Name)]
-	return s.Asks(p.exit) && p.exit == proto.ExitStop && p.outcome == proto.OutcomeOK && !p.open && !p.again
+	return s.Asks(p.exit) && p.exit == proto.ExitStop && p.outcome == proto.OutcomeOK && h.done(s, phase)
 }
 
 // skipRest passes over what a step has ended the phase before.
@@ -81,13 +81,13 @@ func (r *runner) skipRest(by proto.Step) {
 	}
 }
 
-// restart announces that the machine goes down, and leaves it to the caller. In phase pre it waits until the collector
+// restart announces that the machine goes down, and leaves it to the caller. Without a disk it waits until the collector
 // knows, or somebody decides.
 func (r *runner) restart(ctx context.Context, s proto.Step) *proto.Event {
 	p := r.history.steps[key(r.o.Phase, s.Name)]
 	e := p.reboot
 	if e.Boot != r.d.Boot {
-		if r.o.Phase == proto.PhasePre {
+		if r.o.Phase.Fleeting() {
 			if err := r.packPrivate(); err != nil {
 				r.note(s.Name, "what steps keep in PROVOST_RUN does not survive the restart: "+err.Error(), true)
 			}
@@ -100,7 +100,7 @@ func (r *runner) restart(ctx context.Context, s proto.Step) *proto.Event {
 		r.history.apply(e)
 		r.point("reboot-recorded")
 	}
-	if r.o.Phase == proto.PhasePre {
+	if r.o.Phase.Fleeting() {
 		if cause := r.awaitAck(ctx, s, e.Seq); cause != nil {
 			return cause
 		}

@@ -110,9 +110,23 @@ func TestRebootWithin(t *testing.T) {
 	})
 }
 
-// TestRebootInPre: there is no disk, so the restart waits until the collector knows, and what it knows comes back.
-func TestRebootInPre(t *testing.T) {
+// TestRebootWithoutDisk: the restart waits until the collector knows, and what it knows comes back.
+func TestRebootWithoutDisk(t *testing.T) {
+	for _, phase := range []proto.Phase{proto.PhasePre, proto.PhaseBoot} {
+		t.Run(string(phase), func(t *testing.T) { rebootWithoutDisk(t, phase) })
+	}
+}
+
+func rebootWithoutDisk(t *testing.T, phase proto.Phase) {
 	synctest.Test(t, func(t *testing.T) {
+		newBench := func(t *testing.T, steps ...proto.Step) *bench {
+			for i := range steps {
+				steps[i].Phase = phase
+			}
+			b := newBench(t, steps...)
+			b.opts.Phase = phase
+			return b
+		}
 		b := newBench(t, proto.Step{Name: "one"}, rebooter("a", 1), proto.Step{Name: "two"})
 		b.exits(map[string][]int{"a": {192}})
 		if r := b.run(); r.Cause == nil || r.Cause.Outcome != proto.OutcomePreflight || len(b.ran) > 0 {

@@ -387,17 +387,10 @@ func (r *runner) unsupported() *proto.Event {
 		if r.o.Step != "" && r.o.Step != s.Name || slices.Index(proto.Phases, s.Phase) < now || r.history.done(s.WithDefaults(), s.Phase) {
 			continue
 		}
-		reboots := s.Reboot != nil && s.Reboot.Max > 0
-		what := ""
-		switch {
-		case reboots && s.Phase == proto.PhaseBoot:
-			what = "asks for reboots, which this agent cannot do there: change the step, or use a newer agent"
-		case reboots && s.Phase == proto.PhasePre && r.d.Acknowledged == nil:
-			what = "asks for reboots, after which only a collector knows what is done, and there is none: move it to firstboot, or give --url and --ca"
-		default:
-			continue
+		if s.Reboot != nil && s.Reboot.Max > 0 && s.Phase.Fleeting() && r.d.Acknowledged == nil {
+			return r.refuse(s, proto.OutcomePreflight, fmt.Sprintf("step %s of phase %s asks for reboots, after which only a collector knows what is done, "+
+				"and there is none: give --url and --ca, or, on a node with a disk, move it to firstboot", s.Name, s.Phase))
 		}
-		return r.refuse(s, proto.OutcomePreflight, fmt.Sprintf("step %s of phase %s %s", s.Name, s.Phase, what))
 	}
 	return nil
 }

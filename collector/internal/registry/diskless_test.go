@@ -58,8 +58,13 @@ func netboots(t *testing.T, s *registrytest.Site, mac, bootID string) (boot.Deci
 // tells sends events of one boot as its agent does.
 func tells(t *testing.T, s *registrytest.Site, install, bootID string, events ...proto.Event) {
 	t.Helper()
+	tellsAs(t, s, install, registrytest.Journal, bootID, events...)
+}
+
+func tellsAs(t *testing.T, s *registrytest.Site, install, journal, bootID string, events ...proto.Event) {
+	t.Helper()
 	s.Clock.Advance(30 * time.Second) // since the boot script
-	q := &proto.EventsRequest{Schema: proto.Schema, Install: install, Journal: registrytest.Journal, Clock: proto.Clock{Boot: bootID, OffsetMS: 20_000}}
+	q := &proto.EventsRequest{Schema: proto.Schema, Install: install, Journal: journal, Clock: proto.Clock{Boot: bootID, OffsetMS: 20_000}}
 	for i, e := range events {
 		e.Seq, e.Boot, e.OffsetMS = uint64(i+1), bootID, int64(i)
 		raw, err := json.Marshal(e)
@@ -181,6 +186,47 @@ func TestDisklessLoop(t *testing.T) {
 	s.Ordered("n9")
 	if err := s.SetBootAction(context.Background(), []string{"n9"}, proto.BootNetboot, "op", ""); err == nil {
 		t.Error("boot netboot of a node with a disk = nil, want a refusal")
+	}
+}
+
+// TestDisklessAnnouncedReboots: a restart that a step of phase boot asked for, as its plan allows, is the same boot with the
+// same claim, is told what was done, and is no step to a loop; one more than that begins another.
+func TestDisklessAnnouncedReboots(t *testing.T) {
+	s, mac := diskless(t)
+	p := ram("#!/bin/sh\nexit 64\n")
+	p.Steps[0].Reboot = &proto.Reboot{Max: 3}
+	s.Profiles.Put("ram", p)
+	s.Ordered("d1")
+	asks := done
+	asks.Exit = proto.ExitReboot
+	restart := proto.Event{Kind: proto.KindReboot, Phase: proto.PhaseBoot, Step: "bmc", Try: 1, Exit: proto.ExitReboot}
+	var first string
+	for i := range 4 { // two boots that come to no end are a loop
+		id := registrytest.Boot(byte(i + 1))
+		s.Clock.Advance(time.Minute)
+		d := s.Script(mac)
+		s.Sent(context.Background(), d.Ticket, "images/vmlinuz", true)
+		h := registrytest.HelloOf(d, id)
+		h.Journal = registrytest.Journal[:15] + string(rune('a'+i))
+		a, err := s.Hello(context.Background(), "", h)
+		if err != nil || d.Action != proto.BootNetboot {
+			t.Fatalf("boot %d: %s, %v", i, d.Action, err)
+		}
+		if first == "" {
+			first = d.Install
+		}
+		if d.Install != first || a.Attempt != 1 {
+			t.Errorf("boot %d is attempt %d of install %s, want 1 of %s", i, a.Attempt, d.Install, first)
+		}
+		if got := a.Progress; (got != nil) != (i > 0) || got != nil && len(got.Events) != 3*i {
+			t.Errorf("boot %d: progress = %+v, want %d records", i, got, 3*i)
+		}
+		tellsAs(t, s, d.Install, h.Journal, id, up, begin, start, asks, restart)
+		s.Restart()
+	}
+	d := s.Script(mac)
+	if d.Install == first || d.Action != proto.BootNetboot {
+		t.Errorf("after a fourth restart: %s, install %s, want another boot", d.Action, d.Install)
 	}
 }
 

@@ -10,13 +10,13 @@ import (
 	"provost/proto"
 )
 
-// An announced reboot of the installer is no attempt: a step of phase pre asked for it, as its plan allows, and the agent
+// An announced reboot of the installer is no attempt, and of a diskless node no other boot: a step of phase pre or boot asked for it, as its plan allows, and the agent
 // recorded that. The next boot gets the same claim, which no boot has then, and is told what was done before.
 
 // announced takes an agent's word that its machine restarts. It counts for the boot that has the attempt's claim, and only as
 // often as the plan allows: a node never installs itself for ever.
 func (rec *installRecord) announced(e *proto.Event) {
-	if e.Phase != proto.PhasePre || e.Boot == "" || rec.Bound[rec.Attempt] != e.Boot || rec.Reboots >= rec.MaxReboots {
+	if !e.Phase.Fleeting() || e.Boot == "" || rec.Bound[rec.Attempt] != e.Boot || rec.Reboots >= rec.MaxReboots {
 		return
 	}
 	delete(rec.Bound, rec.Attempt)
@@ -25,10 +25,10 @@ func (rec *installRecord) announced(e *proto.Event) {
 	rec.Began = e.At // a restart takes its time, which is not counted
 }
 
-// maxReboots is how often the steps of phase pre may ask for a restart.
+// maxReboots is how often the steps of phases pre and boot may ask for a restart.
 func maxReboots(steps []proto.Step) (n int) {
 	for _, s := range steps {
-		if s.Phase == proto.PhasePre && s.Reboot != nil {
+		if s.Phase.Fleeting() && s.Reboot != nil {
 			n += s.Reboot.Max
 		}
 	}

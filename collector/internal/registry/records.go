@@ -86,7 +86,7 @@ type installRecord struct {
 	Boots      map[string]time.Time `json:"boots,omitempty"`       // boot id → when that kernel started, as first computed
 	Began      time.Time            `json:"began,omitzero"`        // of the attempt, or the end of the last wait: deadlines count from it
 	Reboots    int                  `json:"reboots,omitempty"`     // announced ones of the current attempt's installer: they are no attempts
-	MaxReboots int                  `json:"max_reboots,omitempty"` // as many as the plan's steps of phase pre may ask for
+	MaxReboots int                  `json:"max_reboots,omitempty"` // as many as the plan's steps of phases pre and boot may ask for
 	Rebooting  bool                 `json:"rebooting,omitempty"`   // one was announced, and no boot script was asked for since
 	Contested  int                  `json:"contested,omitempty"`   // refused claims
 	Unfinished []time.Time          `json:"unfinished,omitempty"`  // of a diskless node: this boot, and those in a row before it that came to no end
