@@ -91,6 +91,7 @@ type Fact struct {
 	Server    netip.Addr // of the DHCP server that answers, where the line says it
 	Host      string     // what the client calls itself
 	ClientID  string     // DHCP option 61
+	UUID      string     // of the machine, as a boot loader's request names it; lower case
 	Interface string     // or the address of the DHCP relay
 	Sender    string     // the host that wrote the line, from the syslog header
 	From      netip.Addr // who sent the line, if it came over the network

@@ -149,6 +149,9 @@ func Optional(file string) bool {
 // macIn finds a MAC address that stands by itself in a path or query, also in PXELINUX's form with the hardware type 01
 // in front.
 func macIn(s string) string {
+	if _, after, ok := strings.Cut(s, "grub.cfg-"); ok { // the dash is none of the address
+		s = after
+	}
 	for i := 0; i+17 <= len(s); i++ {
 		if c := s[i+2]; c != ':' && c != '-' || i > 0 && (hexDigit(s[i-1]) || s[i-1] == s[i+2]) {
 			continue

@@ -12,6 +12,7 @@ import (
 // Resolver is the inventory, as far as it is needed here. Each gives a node's name, or the empty text.
 type Resolver interface {
 	ByMAC(mac string) string
+	ByUUID(uuid string) string // in lower case, and in either byte order: see OtherOrder
 	ByIP(ip netip.Addr) string
 	ByHost(host string) string // what a client calls itself; the host part alone, too
 }
@@ -20,6 +21,7 @@ type Resolver interface {
 type Who struct {
 	Name string // the resolver's; empty without it
 	MAC  string // empty if only an address is known
+	UUID string // empty if nothing named it
 	IP   netip.Addr
 }
 
@@ -48,7 +50,8 @@ type Mapper struct {
 // Lease says to whom an address belongs from a moment on.
 type Lease struct {
 	From time.Time `json:"from"`
-	MAC  string    `json:"mac"`
+	MAC  string    `json:"mac"`            // empty: only its UUID is known
+	UUID string    `json:"uuid,omitempty"` // as far as it was named
 	Said bool      `json:"said,omitempty"` // by a DHCP server; else it is a guess from a MAC in a request
 }
 
@@ -67,27 +70,62 @@ func NewMapper(resolver Resolver) *Mapper {
 	return &Mapper{resolver: resolver, leases: newBounded[netip.Addr, []Lease](maxLeases), changed: map[netip.Addr]bool{}}
 }
 
+// sameOwner reports whether two leases are one machine's.
+func (l Lease) sameOwner(o Lease) bool {
+	if l.MAC != "" || o.MAC != "" {
+		return l.MAC == o.MAC
+	}
+	return l.UUID == o.UUID
+}
+
 // Map says whom a fact is about; facts must come roughly in the order of time. The Key is empty if the fact names
 // nobody.
 func (m *Mapper) Map(f *Fact) Who {
-	w := Who{MAC: f.MAC, IP: f.IP}
+	w := Who{MAC: f.MAC, UUID: f.UUID, IP: f.IP}
 	if w.MAC == "" && strings.HasPrefix(f.ClientID, "01:") { // RFC 2132, 9.14: hardware type and address
 		w.MAC, _ = mac(strings.ToLower(f.ClientID[3:]))
 	}
+	if w.UUID == "" && f.ClientID != "" {
+		w.UUID = uuidOfClient(f.ClientID)
+	}
+	own := w
+	named := w.MAC != "" || w.UUID != ""
 	switch {
-	case w.MAC != "" && w.IP.IsValid() && f.Kind == Ack:
-		m.learn(w.IP, Lease{f.Time, w.MAC, true})
-	case w.MAC != "" && w.IP.IsValid() && !f.dhcpLine():
-		if l, ok := m.at(w.IP, f.Time); !ok || !l.Said {
-			m.learn(w.IP, Lease{f.Time, w.MAC, false})
-		}
-	case w.MAC == "" && w.IP.IsValid():
-		if l, ok := m.at(w.IP, f.Time); ok {
+	case !w.IP.IsValid():
+	case named && f.Kind == Ack:
+		m.learn(w.IP, Lease{f.Time, w.MAC, w.UUID, true})
+	case named && !f.dhcpLine():
+		l, ok := m.at(w.IP, f.Time)
+		switch {
+		case ok && w.MAC == "" && (l.Said || l.UUID == "" || l.UUID == w.UUID): // who has the address named itself by its UUID
 			w.MAC = l.MAC
+			m.learn(w.IP, Lease{l.From, l.MAC, w.UUID, l.Said})
+		case !ok || !l.Said:
+			m.learn(w.IP, Lease{f.Time, w.MAC, w.UUID, false})
+		}
+	case !named:
+		if l, ok := m.at(w.IP, f.Time); ok {
+			w.MAC, w.UUID = l.MAC, l.UUID
 		}
 	}
-	if m.resolver != nil {
+	if w.UUID == "" && w.IP.IsValid() {
+		if l, ok := m.at(w.IP, f.Time); ok && l.MAC == w.MAC {
+			w.UUID = l.UUID
+		}
+	}
+	if m.resolver == nil {
+		return w
+	}
+	if own.MAC == "" && own.UUID != "" { // what it says itself goes before whose address it has
+		w.Name = m.resolver.ByUUID(own.UUID)
+	}
+	if w.Name == "" {
 		w.Name = m.name(w, f)
+	}
+	if w.Name == "" && f.Stage == BootScript { // the request came by way of a proxy
+		if a := addressOf(f.File); a.IsValid() && a != w.IP {
+			w.Name = m.NodeAt(a, f.Time)
+		}
 	}
 	return w
 }
@@ -99,7 +137,7 @@ func (m *Mapper) NodeAt(ip netip.Addr, t time.Time) string {
 	}
 	w := Who{IP: ip}
 	if l, ok := m.at(ip, t); ok {
-		w.MAC = l.MAC
+		w.MAC, w.UUID = l.MAC, l.UUID
 	}
 	return m.name(w, &Fact{})
 }
@@ -112,6 +150,11 @@ func (f *Fact) dhcpLine() bool {
 func (m *Mapper) name(w Who, f *Fact) string {
 	if w.MAC != "" {
 		if n := m.resolver.ByMAC(w.MAC); n != "" {
+			return n
+		}
+	}
+	if w.UUID != "" {
+		if n := m.resolver.ByUUID(w.UUID); n != "" {
 			return n
 		}
 	}
@@ -139,12 +182,16 @@ func (m *Mapper) learn(ip netip.Addr, l Lease) {
 		i--
 	}
 	switch {
-	case i > 0 && h[i-1].MAC == l.MAC:
-		if l.Said && !h[i-1].Said {
-			h[i-1].Said, m.changed[ip] = true, true
+	case i > 0 && h[i-1].sameOwner(l):
+		was := &h[i-1]
+		if l.Said && !was.Said {
+			was.Said, m.changed[ip] = true, true
+		}
+		if was.UUID == "" && l.UUID != "" {
+			was.UUID, m.changed[ip] = l.UUID, true
 		}
 		return
-	case i < len(h) && h[i].MAC == l.MAC:
+	case i < len(h) && h[i].sameOwner(l):
 		h[i].From, m.changed[ip] = l.From, true
 		return
 	}

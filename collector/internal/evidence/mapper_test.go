@@ -16,9 +16,10 @@ const (
 	m3 = "52:54:00:77:00:03"
 )
 
-type inventory struct{ macs, hosts, ips map[string]string }
+type inventory struct{ macs, hosts, ips, uuids map[string]string }
 
 func (v inventory) ByMAC(m string) string    { return v.macs[m] }
+func (v inventory) ByUUID(u string) string   { return v.uuids[u] }
 func (v inventory) ByHost(h string) string   { return v.hosts[h] }
 func (v inventory) ByIP(a netip.Addr) string { return v.ips[a.String()] }
 func at(s int) time.Time                     { return reference.Add(time.Duration(s) * time.Second) }

@@ -397,6 +397,7 @@ func TestFollowLarge(t *testing.T) {
 type everybody struct{}
 
 func (everybody) ByMAC(mac string) string   { return mac }
+func (everybody) ByUUID(string) string      { return "" }
 func (everybody) ByHost(host string) string { return host }
 func (everybody) ByIP(ip netip.Addr) string { return ip.String() }
 

@@ -12,6 +12,12 @@ func (f *Fact) transfer(program, file string) {
 	if f.MAC == "" {
 		f.MAC = macIn(file)
 	}
+	if f.Stage == BootScript {
+		f.UUID = uuidOf(file, "")
+		if !f.IP.IsValid() {
+			f.IP = addressOf(file)
+		}
+	}
 }
 
 // tftpError names the error of RFC 1350, section 5, from its number and the words that servers write.

@@ -231,12 +231,13 @@ func (f *Fact) request(request string) Verdict {
 	}
 	f.File = path
 	f.Stage = StageOf(path, loader(f.UserAgent))
-	if f.Stage == "" && query != "" && strings.Contains(path, "boot") && macIn(query) != "" {
+	if f.Stage == "" && query != "" && strings.Contains(path, "boot") && (macIn(query) != "" || uuidOf("", query) != "") {
 		f.Stage = BootScript
 	}
 	if f.MAC = macIn(path); f.MAC == "" {
 		f.MAC = macIn(query)
 	}
+	f.UUID = uuidOf(path, query)
 	about := f.Stage != "" || bootAgent(f.UserAgent) || installAgent(f.UserAgent)
 	switch st := f.Status; {
 	case st >= 200 && st < 300 || st == 304:

@@ -30,6 +30,7 @@ const (
 	sourcePrefix = "evidence/source/" // and the source's name → sourceRecord
 	leasePrefix  = "evidence/lease/"  // and an address → JSON list of evidence.Lease
 	memoryKey    = "evidence/memory"  // evidence.Observer's
+	roguesKey    = "evidence/rogues"  // JSON list of RogueServer
 )
 
 const (
@@ -44,6 +45,8 @@ const (
 	lookLimit = time.Second
 	// maxRogues bounds the DHCP servers that are remembered as not ours.
 	maxRogues = 64
+	// rogueLife is how long one is told of after it was seen last.
+	rogueLife = 7 * 24 * time.Hour
 )
 
 // SourceInfo is what was read of one source of evidence, ever.
@@ -55,10 +58,10 @@ type SourceInfo struct {
 
 // RogueServer is a DHCP server that a node took an address from and that is not ours.
 type RogueServer struct {
-	Server string
-	Count  int
-	Node   string // the last one
-	At     time.Time
+	Server string    `json:"server"`
+	Count  int       `json:"count"`
+	Node   string    `json:"node"` // the last one
+	At     time.Time `json:"at"`
 }
 
 // sourceRecord is how far a source has been read.
@@ -95,6 +98,15 @@ func (r *Registry) openEvidence() error {
 	var memory []byte
 	err := r.st.View(func(s *store.Reader) (err error) {
 		memory = s.Get(store.Settings, memoryKey)
+		if b := s.Get(store.Settings, roguesKey); b != nil {
+			var rogues []RogueServer
+			if err := json.Unmarshal(b, &rogues); err != nil {
+				return fmt.Errorf("reading the DHCP servers that are not ours: %w", err)
+			}
+			for _, x := range rogues {
+				w.rogues[x.Server] = x
+			}
+		}
 		s.Range(store.Settings, sourcePrefix, store.PrefixEnd(sourcePrefix), func(key string, v []byte) bool {
 			var rec sourceRecord
 			if err = json.Unmarshal(v, &rec); err != nil {
@@ -219,7 +231,8 @@ type noted struct {
 func (r *Registry) commitEvidence(ctx context.Context, source string, found []evidence.Observation, now time.Time) error {
 	w := &r.evidence
 	all := r.relevant(found, now)
-	if len(all) == 0 && now.Sub(w.committed) < evidenceEvery {
+	rogue := slices.ContainsFunc(found, func(o evidence.Observation) bool { return o.Problem == evidence.Rogue })
+	if len(all) == 0 && !rogue && now.Sub(w.committed) < evidenceEvery {
 		w.observer.Keep() // in memory only: the positions are not on the disk either
 		return nil
 	}
@@ -228,6 +241,11 @@ func (r *Registry) commitEvidence(ctx context.Context, source string, found []ev
 		return fmt.Errorf("encoding what evidence was held back: %w", err)
 	}
 	puts := map[string][]byte{memoryKey: memory}
+	if rogue {
+		if puts[roguesKey], err = encode("the DHCP servers that are not ours", r.Rogues()); err != nil {
+			return err
+		}
+	}
 	for name := range w.dirty {
 		if puts[sourcePrefix+name], err = encode("how far "+name+" was read", w.sources[name]); err != nil {
 			return err

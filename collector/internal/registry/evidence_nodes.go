@@ -66,11 +66,12 @@ func (r *Registry) EvidenceSources() []SourceInfo {
 	return out
 }
 
-// Rogues gives the DHCP servers that nodes took addresses from and that are not ours, since the start.
+// Rogues gives the DHCP servers that nodes took addresses from and that are not ours, in the last week.
 func (r *Registry) Rogues() []RogueServer {
 	w := &r.evidence
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
+	maps.DeleteFunc(w.rogues, func(_ string, x RogueServer) bool { return r.now().Sub(x.At) > rogueLife })
 	return slices.SortedFunc(maps.Values(w.rogues), func(a, b RogueServer) int { return strings.Compare(a.Server, b.Server) })
 }
 
@@ -86,7 +87,8 @@ func (r *Registry) lastLine(name string) time.Time {
 type inventory struct {
 	r       *Registry
 	ips     map[netip.Addr]string
-	changes uint64 // of the nodes when ips was made
+	uuids   map[string]string // in both byte orders; the empty text for one that several nodes have
+	changes uint64            // of the nodes when these were made
 }
 
 // ByMAC implements evidence.Resolver.
@@ -110,15 +112,36 @@ func (v *inventory) ByHost(host string) string {
 func (v *inventory) ByIP(ip netip.Addr) string {
 	v.r.pub.RLock()
 	defer v.r.pub.RUnlock()
-	if v.ips == nil || v.changes != v.r.pub.changes {
-		v.ips, v.changes = map[netip.Addr]string{}, v.r.pub.changes
-		for name, n := range v.r.pub.nodes {
-			if a, err := netip.ParseAddr(n.Spec.IP); err == nil {
-				v.ips[a.Unmap()] = name
+	v.index()
+	return v.ips[ip]
+}
+
+// ByUUID implements evidence.Resolver.
+func (v *inventory) ByUUID(uuid string) string {
+	v.r.pub.RLock()
+	defer v.r.pub.RUnlock()
+	v.index()
+	return v.uuids[uuid]
+}
+
+// index makes the tables anew after a node has changed. The lock of what is published is held.
+func (v *inventory) index() {
+	if v.ips != nil && v.changes == v.r.pub.changes {
+		return
+	}
+	v.ips, v.uuids, v.changes = map[netip.Addr]string{}, map[string]string{}, v.r.pub.changes
+	for name, n := range v.r.pub.nodes {
+		if a, err := netip.ParseAddr(n.Spec.IP); err == nil {
+			v.ips[a.Unmap()] = name
+		}
+		for _, u := range []string{n.Identity.UUID, evidence.OtherOrder(n.Identity.UUID)} {
+			if was, known := v.uuids[u]; u != "" && known && was != name {
+				v.uuids[u] = ""
+			} else if u != "" {
+				v.uuids[u] = name
 			}
 		}
 	}
-	return v.ips[ip]
 }
 
 var _ evidence.Resolver = (*inventory)(nil)

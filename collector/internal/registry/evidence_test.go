@@ -339,6 +339,14 @@ func TestEvidenceRogue(t *testing.T) {
 	}) {
 		t.Errorf("warnings %q, want the rogue", w)
 	}
+	s.Restart()
+	if got := s.Rogues(); len(got) != 1 || !got[0].At.Equal(rogues[0].At) {
+		t.Errorf("after a restart %+v, want %+v", got, rogues)
+	}
+	s.Clock.Advance(8 * 24 * time.Hour)
+	if got := s.Rogues(); len(got) != 0 {
+		t.Errorf("%+v are still told of after a week in which they were not seen", got)
+	}
 }
 
 // TestEvidenceFromNodes: what a node sends by syslog counts for itself alone, and its text is kept with its install.

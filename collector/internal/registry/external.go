@@ -117,3 +117,15 @@ func (c *change) observeAttempt(rec *installRecord, e proto.Event, what string) 
 	}
 	return c.attempt(rec, e, !rec.Looped)
 }
+
+// learnIdentity keeps what a machine says of itself, for logs that name it by that: no boot script of ours was asked for by it.
+func (c *change) learnIdentity(id string, h *proto.Hello) error {
+	rec := c.record(id)
+	n, said := c.node(rec.Node), identityOf(h.Serial, h.UUID)
+	if n == nil || n.Install != id || c.install(id).recipe.Boot != profile.BootExternal || said.empty() || n.Identity != (identity{}) {
+		return nil
+	}
+	now := *n
+	now.Identity = said
+	return c.putNode(&now)
+}

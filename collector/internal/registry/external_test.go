@@ -211,3 +211,38 @@ func TestEvidenceMendedBounded(t *testing.T) {
 		t.Error("a file that is missing again and again is no warning")
 	}
 }
+
+// TestEvidenceByUUID: a machine whose agent told its UUID is known by that in logs that have neither its MAC nor its address.
+func TestEvidenceByUUID(t *testing.T) {
+	const uuid, wire = "4c4c4544-0044-3010-8052-b4c04f373632", "44454c4c-4400-1030-8052-b4c04f373632"
+	s := logSite(t)
+	mac := s.Add("n1", 1)
+	s.Add("n2", 2)
+	s.Ordered("n1")
+	hello := func(mac string, boot byte, uuid string) {
+		t.Helper()
+		if _, err := s.Hello(ctx, "", &proto.Hello{Schema: 1, Env: proto.EnvInstaller, Clock: proto.Clock{Boot: registrytest.Boot(boot)}, JoinKey: registrytest.JoinKey,
+			MACs: []string{mac}, UUID: uuid, Journal: registrytest.Journal}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hello(mac, 1, strings.ToUpper(uuid))
+	s.Restart()
+	lines := []string{"in.tftpd[7]: RRQ from 10.0.0.9 filename pxelinux.cfg/" + wire, "in.tftpd[7]: sending NAK (1, File not found) to 10.0.0.9",
+		"dnsmasq-tftp[1]: sent /srv/tftp/vmlinuz to 10.0.0.9"}
+	s.Ordered("n1")
+	s.Clock.Advance(time.Minute)
+	says(t, s, "/var/log/syslog", lines...)
+	if got := told(t, s, "n1"); !slices.Equal(got, []string{"log:dnsmasq kernel-sent"}) {
+		t.Errorf("n1 learnt %q, want of its kernel", got)
+	}
+	// Two machines with the same number are told apart by other means, or not at all.
+	s.Ordered("n2")
+	hello(registrytest.MAC(2), 2, uuid)
+	s.Ordered("n1")
+	s.Clock.Advance(time.Minute)
+	says(t, s, "/var/log/syslog", strings.Split(strings.ReplaceAll(strings.Join(lines, "\n"), "10.0.0.9", "10.0.0.8"), "\n")...)
+	if got := append(told(t, s, "n1"), told(t, s, "n2")...); len(got) != 0 {
+		t.Errorf("learnt %q by a number that two nodes have", got)
+	}
+}

@@ -136,6 +136,9 @@ func (r *Registry) Hello(ctx context.Context, tokenInstall string, h *proto.Hell
 		if err := c.wake(id); err != nil {
 			return err
 		}
+		if err := c.learnIdentity(id, h); err != nil {
+			return err
+		}
 		n := c.node(rec.Node)
 		a.Node, a.Install, a.Ordinal, a.Attempt = rec.Node, rec.ID, rec.Ordinal, rec.Attempt
 		a.BootAction = n.BootAction
