@@ -32,6 +32,7 @@ type probeOptions struct {
 	back         string
 	since, until string
 	from, to     time.Time // of since, until and back
+	dhcp         dhcpOptions
 }
 
 // defaultProbe bounds a probe that watches: an install takes less, and somebody is waiting for it.
@@ -39,6 +40,10 @@ const defaultProbe = time.Hour
 
 func (o *probeOptions) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.logs, "logs", nil, "a log `FILE`, plain, gz, zst or xz; - is standard input; repeatable")
+	f.BoolVar(&o.dhcp.ask, "dhcp", false, "ask the network of --interface for its DHCP servers, and take no lease")
+	f.StringVarP(&o.dhcp.inter, "interface", "i", "", "`IF` for --dhcp")
+	f.StringVar(&o.dhcp.mac, "mac", "", "the `MAC` to ask with; the interface's own without it")
+	f.StringSliceVar(&o.dhcp.ours, "ours", nil, "`ADDRESS` of a DHCP server that is ours, beside this machine; repeatable")
 	f.BoolVarP(&o.verbose, "verbose", "V", false, "every node in full, with all likely causes")
 	f.DurationVarP(&o.timeout, "time", "t", defaultProbe, "watch for at most this `TIME`")
 	f.StringVarP(&o.back, "replay", "r", "", "show what happened since so long `AGO`, like 2h or 3d")
@@ -67,6 +72,11 @@ There NODES are names, MAC or IP addresses, and an argument that is a file or
 has a slash in it is one more log, so that --logs /var/log/messages* does what
 it says.
 
+With --dhcp -i IF it sends one DHCPDISCOVER, as a network card's firmware does,
+and lists every server that answers within 5 s with what it offers: address,
+next-server, boot file. It takes no lease. Servers that are neither this machine
+nor named by --ours are marked; one on this machine itself does not hear it.
+
 -p compact is a line for each node, -p phase the stages of each, -p origin the
 same by who told of them; without it failures are shown in full. -V adds every
 line of evidence.`,
@@ -81,6 +91,12 @@ line of evidence.`,
 			if err := o.window(cmd, s.Now()); err != nil {
 				return err
 			}
+			if o.dhcp.ask {
+				if len(args) > 0 || len(o.logs) > 0 {
+					return usage(cmd, "--dhcp asks a network: it takes no nodes and no logs")
+				}
+				return probeDHCP(cmd.Context(), s, cmd, o)
+			}
 			return runProbe(cmd.Context(), s, cmd, o, args)
 		},
 	}
@@ -89,11 +105,12 @@ line of evidence.`,
 	complete(cmd, "print", "compact", "phase", "origin")
 	help(cmd, `provost probe -t 30m @rack1
 provost probe -r 2h -p phase n07
+sudo provost probe --dhcp -i eth1 --ours 10.0.0.2
 provost probe --logs /var/log/messages --logs /var/log/httpd/access_log
 provost probe --logs /var/log/syslog* /var/log/nginx/access.log n[01-20]
 journalctl -o json --since today | provost probe --logs - 52:54:00:12:34:56`, `0   every node has booted; by logs: it got its kernel and initrd
 1   a node failed or stalled; by logs: it stopped, a selected one is in no
-    line, or a log could not be read
+    line, or a log could not be read; --dhcp: a server is not ours, or silent
 2   not finished in time
 64  usage: the command line, or a name in it, makes no sense
 69  the collector cannot be reached
