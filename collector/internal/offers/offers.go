@@ -99,7 +99,9 @@ func Ask(ctx context.Context, q Question) ([]Offer, error) {
 			return out, fmt.Errorf("reading from %s: %w", q.Interface, err)
 		}
 		o, ok := Parse(buf[:n], xid)
-		same := func(have Offer) bool { return have.Server == o.Server && have.From == o.From && have.MAC == o.MAC && have.Proxy == o.Proxy }
+		same := func(have Offer) bool {
+			return have.Server == o.Server && have.From == o.From && have.MAC == o.MAC && have.Proxy == o.Proxy
+		}
 		if ok && len(out) < maxOffers && !slices.ContainsFunc(out, same) {
 			out = append(out, o)
 		}
