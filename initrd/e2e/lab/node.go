@@ -14,10 +14,11 @@ import (
 
 // Node is one machine of the site: known to the collector, with a disk that outlives its boots.
 type Node struct {
-	Name string
-	UEFI bool // of the next PowerOn
-	lab  *Lab
-	mac  string
+	Name   string
+	Memory string // of the next PowerOn, as vm.Config has it
+	UEFI   bool   // of the next PowerOn
+	lab    *Lab
+	mac    string
 }
 
 // Disk is the node's raw disk file.
@@ -30,7 +31,7 @@ func (n *Node) MAC() string { return n.mac }
 // goes to Dir/NAME.console, one boot after the other. It is killed when ctx ends.
 func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 	return vm.Start(ctx, vm.Config{
-		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, UEFI: n.UEFI,
+		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI,
 		BootURL: fmt.Sprintf("http://%s:%d/boot/%s", Host, n.lab.boot, n.mac),
 	})
 }
