@@ -174,7 +174,7 @@ func (m *machine) runNasty(n nasty) result {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("an answer\n"), &stdout, &stderr
 	if err := cmd.Start(); err != nil {
 		m.Fatal(err)
 	}
