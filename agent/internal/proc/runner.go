@@ -33,8 +33,9 @@ type Runner struct {
 // NewRunner makes a Runner. It is to be closed.
 func NewRunner() *Runner { return &Runner{} }
 
-// Close gives back what was kept between steps.
+// Close gives back what was kept between steps. A step that is run after it begins with nothing.
 func (r *Runner) Close() {
+	r.bufs = nil
 	if r.spawner != nil {
 		close(r.spawner.jobs)
 		r.spawner = nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -159,10 +160,14 @@ func (r *runner) standBy(ctx context.Context, reason string, over func() bool, g
 	say := time.NewTicker(sayEvery)
 	defer say.Stop()
 	r.d.Consoles.Say("provost: " + reason)
+	// A hold lasts for days, and the installer's memory is small.
+	r.d.rest()
+	debug.FreeOSMemory()
 	for !over() {
 		select {
 		case <-tick.C:
 		case <-say.C:
+			debug.FreeOSMemory()
 			r.d.Consoles.Say("provost: " + reason)
 		case <-end.C:
 			why := fmt.Sprintf("nobody gave an order within the hold limit of %s: the machine is powered off", proto.Duration(limit))

@@ -68,6 +68,7 @@ type Deps struct {
 	Cgroup    string
 	Log       *slog.Logger
 	Exec      func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	rest      func()                                       // no step is run for a long time
 	Crash     func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
@@ -114,7 +115,10 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if d.Exec == nil {
 		steps := proc.NewRunner()
 		defer steps.Close()
-		d.Exec = steps.Run
+		d.Exec, d.rest = steps.Run, steps.Close
+	}
+	if d.rest == nil {
+		d.rest = func() {}
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
