@@ -176,6 +176,7 @@ type Install struct {
 	Ordinal  uint64     `json:"ordinal"`
 	Attempt  int        `json:"attempt"`
 	Profile  string     `json:"profile"`
+	Boot     string     `json:"boot,omitempty"` // "external": the site's own servers boot the node, and not the collector's
 	Label    string     `json:"label,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
 	Actor    string     `json:"actor,omitempty"`

@@ -113,6 +113,9 @@ func describeKind(e *proto.Event) (string, weight) {
 	case proto.KindBootAction:
 		return "boot action is now " + e.Message, plain
 	case proto.KindLoop:
+		if e.Source != proto.SourceBoot { // the site boots it
+			return fmt.Sprintf("loop: the installer was booted again after %s", count(e.Attempt, "attempt")), bad
+		}
 		return fmt.Sprintf("loop: asked for a boot script again after %s", count(e.Attempt, "attempt")), bad
 	case proto.KindStalled:
 		if e.Source == proto.SourceAgent {

@@ -73,6 +73,7 @@ func explain(n *proto.Node, list *proto.EventList, now time.Time) explanation {
 	f.pending(&x)
 	f.machine(&x)
 	f.boot(&x)
+	f.site(&x)
 	f.evidence(&x)
 	return x
 }
@@ -208,6 +209,10 @@ func (f *finding) cause(c *proto.Cause) []string {
 	case proto.CauseAgent:
 		out = append(out, fmt.Sprintf("The agent itself failed, %s.", at))
 	case proto.CauseLoop:
+		if f.external() {
+			out = append(out, fmt.Sprintf("Its installer was booted again after %s that did not come to an end, %s.", count(max(c.Count-1, 1), "attempt"), at))
+			break
+		}
 		out = append(out, fmt.Sprintf("It asked for the installer again after %s that did not come to an end, %s: it is kept from installing for ever.", count(c.Count, "attempt"), at))
 	case proto.CauseStageDeadline:
 		out = append(out, fmt.Sprintf("Stage %s did not come in its last time, which ended %s.", c.Name, at), f.reached())
@@ -464,8 +469,29 @@ func (f *finding) underWay(x *explanation) {
 	x.Next = append(x.Next, action{"provost status " + n.Name + " --wait", "return when it has ended"}, action{"provost timeline " + n.Name, "every event"})
 }
 
+// external reports whether the site's own servers boot the node.
+func (f *finding) external() bool { return f.in != nil && f.in.Boot == "external" }
+
+// site says what is known of the way to the installer where the site's own servers boot the node.
+func (f *finding) site(x *explanation) {
+	if !f.external() || f.n.Status == proto.StatusBooted {
+		return
+	}
+	x.Now = append(x.Now, "Your own PXE server boots this node, and Provost can neither start nor stop that.")
+	for i := len(f.events) - 1; i >= 0; i-- {
+		if e := &f.events[i]; strings.HasPrefix(string(e.Source), "log:") && e.Stage != "" {
+			x.Now = append(x.Now, fmt.Sprintf("Of its way there the frontend's logs last showed %s, %s (%s).", e.Stage, f.moment(when(e)), e.Source))
+			return
+		}
+	}
+	x.Now = append(x.Now, "No log of the frontend has shown anything of its way there: the logs that are read are named under evidence: in provostd.yaml.")
+}
+
 // boot says what a network boot would do to the machine, where that is not just what is awaited.
 func (f *finding) boot(x *explanation) {
+	if f.external() {
+		return
+	}
 	switch f.n.Status {
 	case proto.StatusFailed, proto.StatusStalled, proto.StatusHeld, proto.StatusBooted:
 	default:

@@ -21,6 +21,8 @@ type Inputs struct {
 	Trust []proto.Source
 	// Diskless: the install is one boot of a node without a disk, and done when the steps of phase boot are.
 	Diskless bool
+	// External: the site's own servers boot the node.
+	External bool
 }
 
 // View is what an operator sees of an install. It can be kept beside the State, for whoever has the same rules.
@@ -86,13 +88,13 @@ func (f *facts) stuck(status proto.Status) *proto.Stuck {
 	case status != proto.StatusStalled:
 		return nil
 	}
-	e := sequence.Evidence{Last: f.stage, Awaited: awaited, Seen: map[string]bool{}}
+	e := sequence.Evidence{Last: f.stage, Awaited: awaited, Seen: map[string]bool{}, External: f.in.External}
 	for name, seen := range f.state.Stages {
 		if st, ok := f.in.Sequence.Find(name); ok && !f.state.earlier(seen.Last) {
 			e.Seen[st.Name] = true
 		}
 	}
-	for _, n := range slices.Backward(f.state.Notes) {
+	for _, n := range slices.Backward(f.state.openNotes()) {
 		if strings.HasPrefix(string(n.Pos.Source), "log:") && !f.state.earlier(n.Pos) && !n.Pos.At.Before(f.stageAt.At) {
 			e.Remarks = append(e.Remarks, n.Text)
 		}
@@ -236,10 +238,19 @@ func (s *State) warnings(f *facts) []string {
 	if !f.booted.zero() && !f.sealed && !f.in.Diskless {
 		out = append(out, "the installer's end was never reported: reports of it were lost")
 	}
+	for _, n := range s.openNotes() {
+		out = append(out, n.Text)
+	}
+	return out
+}
+
+// openNotes are the warnings that nothing mended.
+func (s *State) openNotes() []Note {
+	var out []Note
 	for i, n := range s.Notes {
 		mended := n.Topic != "" && slices.ContainsFunc(s.Notes[i+1:], func(m Note) bool { return m.Text == "" && m.Topic == n.Topic })
 		if n.Text != "" && !mended {
-			out = append(out, n.Text)
+			out = append(out, n)
 		}
 	}
 	return out

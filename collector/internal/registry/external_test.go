@@ -246,3 +246,32 @@ func TestEvidenceByUUID(t *testing.T) {
 		t.Errorf("learnt %q by a number that two nodes have", got)
 	}
 }
+
+// TestExternalLikely: what an operator is told to look at is the site's, and no more what was mended.
+func TestExternalLikely(t *testing.T) {
+	s := logSite(t)
+	mac := s.Add("n1", 1)
+	s.Ordered("n1")
+	says(t, s, "/var/log/syslog", lease("10.0.0.5", mac)...)
+	s.Clock.Advance(time.Second)
+	says(t, s, "/var/log/syslog", "dnsmasq-tftp[1]: file /srv/tftp/pxelinux.0 not found for 10.0.0.5", "dnsmasq-tftp[1]: sent /srv/tftp/pxelinux.0 to 10.0.0.5",
+		"dnsmasq-tftp[1]: file /srv/tftp/el9/vmlinuz not found for 10.0.0.5")
+	s.Clock.Advance(61 * time.Second)
+	if _, err := s.Expire(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n := s.Seen("n1")
+	if n.Summary != "stalled(kernel-sent)" || n.Stuck == nil {
+		t.Fatalf("n1 = %s, stuck %+v, want stalled(kernel-sent)", n.Summary, n.Stuck)
+	}
+	likely := strings.Join(n.Stuck.Likely, "\n")
+	if !strings.HasPrefix(likely, "a log says: /srv/tftp/el9/vmlinuz is not on the TFTP server") || strings.Contains(likely, "pxelinux.0") || strings.Contains(likely, "says: \n") {
+		t.Errorf("likely:\n%s\nwant the kernel's log first, and not what was mended", likely)
+	}
+	if !strings.Contains(likely, "your boot loader's configuration") || strings.Contains(likely, "8480") {
+		t.Errorf("likely:\n%s\nwant what is on the site's servers", likely)
+	}
+	if in, err := s.Install("n1", "latest"); err != nil || in.Boot != "external" {
+		t.Errorf("install %+v, %v, want boot: external", in.Boot, err)
+	}
+}

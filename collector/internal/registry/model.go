@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/profile"
 	"provost/collector/internal/store"
 	"provost/proto"
 )
@@ -404,7 +405,8 @@ func (in *install) lookNewest() (*lifecycle.View, uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.view == nil {
-		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless()})
+		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless(),
+			External: in.recipe.Boot == profile.BootExternal})
 		in.view = &v
 	}
 	return in.view, in.newest()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"provost/collector/internal/profile"
 	"provost/collector/internal/store"
 	"provost/proto"
 )
@@ -146,7 +147,11 @@ func (r *Registry) Install(name, id string) (proto.Install, error) {
 
 func installView(in *install) proto.Install {
 	rec, l := in.rec.Load(), in.look()
-	return proto.Install{Schema: proto.Schema, ID: rec.ID, Node: rec.Node, Ordinal: rec.Ordinal, Attempt: rec.Attempt, Profile: in.recipe.Profile,
+	boot := ""
+	if in.recipe.Boot == profile.BootExternal {
+		boot = in.recipe.Boot
+	}
+	return proto.Install{Boot: boot, Schema: proto.Schema, ID: rec.ID, Node: rec.Node, Ordinal: rec.Ordinal, Attempt: rec.Attempt, Profile: in.recipe.Profile,
 		Label: rec.Label, Reason: rec.Reason, Actor: rec.Actor, Ordered: rec.Ordered, Status: l.Status, Summary: l.Summary, Cause: l.Cause,
 		Warnings: l.Warnings}
 }

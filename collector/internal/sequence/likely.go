@@ -2,7 +2,10 @@
 
 package sequence
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Evidence is what is known of an install that came no further.
 type Evidence struct {
@@ -10,6 +13,8 @@ type Evidence struct {
 	Awaited string          // the one that did not come
 	Seen    map[string]bool // stages of this attempt, also those out of line, by the sequence's own names
 	Remarks []string        // what logs said went wrong, newest first
+	// External: the site's own servers boot the node, and nothing that our boot server has is to be looked at.
+	External bool
 }
 
 // row is one row of the table of likely causes: what to look at when one of awaited did not come after one of after.
@@ -21,12 +26,22 @@ type row struct {
 	causes  []string
 }
 
+// cause is one of a row's: behind a bar, if there is one, stands what it is where the site boots its nodes itself.
+func cause(text string, external bool) string {
+	ours, theirs, both := strings.Cut(text, "|")
+	if both && external {
+		return theirs
+	}
+	return ours
+}
+
 // maxLikely bounds a list of likely causes: nobody reads more.
 const maxLikely = 6
 
 const (
-	console   = "look at the node's console: it waits for an answer, or the kernel or installer has stopped"
-	port8480  = "a firewall, or a route that is missing, between the node and port 8480 (or the web server that has the files)"
+	console  = "look at the node's console: it waits for an answer, or the kernel or installer has stopped"
+	port8480 = "a firewall, or a route that is missing, between the node and port 8480 (or the web server that has the files)|" +
+		"a firewall, or a route that is missing, between the node and the TFTP or web server that has the files"
 	port8440  = "it does not reach port 8440: a firewall, or provost.url names an address that is not on its network (advertise: in provostd.yaml)"
 	stepHangs = "a step hangs: `provost log NODE -f` shows what it writes; its own timeout will end it"
 	wentDown  = "the machine went down, or lost its network, in the middle"
@@ -49,7 +64,7 @@ var table = []row{
 		"no link: cable, switch port, VLAN, or the DHCP relay of its segment",
 		"it stands at a message of its firmware: look at the console"}},
 	{[]string{"dhcp-discover"}, []string{"dhcp-offer", "dhcp-request", "dhcp-ack"}, "", "", []string{
-		"no free address in the pool, or no host entry while unknown clients are denied: `provostd dhcp-config`",
+		"no free address in the pool, or no host entry while unknown clients are denied: `provostd dhcp-config`|no free address in the pool, or no host entry while unknown clients are denied",
 		"the DHCP server has no subnet for the interface or relay that it came in by",
 		"another DHCP server is meant to answer, and does not"}},
 	{[]string{"dhcp-offer"}, []string{"dhcp-request", "dhcp-ack"}, "", "", []string{
@@ -60,28 +75,32 @@ var table = []row{
 		"it chose another DHCP server's offer: `provost probe --dhcp -i IF` lists those that there are",
 		"the server holds another lease for it: look for NAK and for a full pool in its log"}},
 	{[]string{"dhcp-discover", "dhcp-offer", "dhcp-request", "dhcp-ack"}, []string{"bootloader-sent", "bootscript-sent", "kernel-sent"}, "", "", []string{
-		"next-server or the boot file's name is missing or wrong in the DHCP answer: `provostd dhcp-config`",
-		"a firewall drops TFTP (UDP 69 and the ports above 1024) or HTTP (port 8480)",
+		"next-server or the boot file's name is missing or wrong in the DHCP answer: `provostd dhcp-config`|next-server or the boot file's name is missing or wrong in the DHCP answer",
+		"a firewall drops TFTP (UDP 69 and the ports above 1024) or HTTP (port 8480)|a firewall drops TFTP (UDP 69 and the ports above 1024) or HTTP",
 		"the file is for another architecture (BIOS or UEFI), or Secure Boot refuses it",
 		"network boot is off, or after the disk, in the firmware's boot order"}},
 	{[]string{"bootloader-sent"}, []string{"bootscript-sent", "kernel-sent"}, "", "bootscript-sent", []string{
 		"the loader is for another architecture (BIOS or UEFI), or Secure Boot refuses it",
-		"its configuration is not where it looks for it: iPXE wants http://FRONTEND:8480/boot/${net0/mac}",
+		"its configuration is not where it looks for it: iPXE wants http://FRONTEND:8480/boot/${net0/mac}|" +
+			"its configuration is not where it looks for it on your server: pxelinux.cfg/01-MAC, grub.cfg-01-MAC, or iPXE's script",
 		"iPXE is given itself again: send the script's URL to clients with the user class iPXE",
 		"it has no driver for the network card: try snponly.efi or undionly.kpxe"}},
 	{[]string{"bootscript-sent", "bootloader-sent", "dhcp-ack", "ordered", "powered-on"}, []string{"kernel-sent"}, "", "", []string{
-		"the kernel that the profile names is not there, or may not be read: `provost doctor`",
+		"the kernel that the profile names is not there, or may not be read: `provost doctor`|" +
+			"the kernel that your boot loader's configuration names is not there, or may not be read",
 		port8480,
 		"the URL is https, which iPXE's BIOS builds lack",
 		"the loader waits at a menu or prompt, or took an error: look at the console"}},
 	{[]string{"kernel-sent"}, []string{"initrd-sent"}, "", "", []string{
-		"an initrd that the profile names is not there, or may not be read: `provost doctor`",
+		"an initrd that the profile names is not there, or may not be read: `provost doctor`|" +
+			"an initrd that your boot loader's configuration names is not there, or may not be read",
 		"the transfer broke off: duplex or cable fault, or the node was reset",
 		"the node has too little memory for it",
 		"Secure Boot refuses the kernel"}},
 	{[]string{"kernel-sent", "initrd-sent", "bootscript-sent"}, []string{"agent-started"}, "", "", []string{
 		"the initrd has no driver for the network card, or no firmware file for it",
-		"`overlay` is not among the profile's initrds: then there is no agent",
+		"`overlay` is not among the profile's initrds: then there is no agent|" +
+			"no agent is in the initrd that your server sends, nor called by the answer file",
 		"the kernel stopped: too little memory, a wrong argument, Secure Boot; look at the console",
 		"the installer got no address by DHCP: another card is first there, or the port is slow (portfast)",
 		port8440}},
@@ -144,7 +163,8 @@ var table = []row{
 		"the reboot hangs: look at the console, and reset the machine"}},
 	{nil, []string{"disk-booted"}, "", "", []string{
 		"no boot loader is on the disk, or the firmware has no entry for it",
-		"the firmware does not go on to the disk after the network: try local-boot: sanboot",
+		"the firmware does not go on to the disk after the network: try local-boot: sanboot|" +
+			"your PXE configuration sends it to the installer again, not to its disk",
 		"the first-boot unit is not in the new system: is the step firstboot-unit in the profile?",
 		"the new system has no network, or does not reach port 8440",
 		"the reboot hangs, or waits for a key: look at the console"}},
@@ -190,7 +210,7 @@ func (q Sequence) Likely(e Evidence) []string {
 			continue
 		}
 		for _, c := range r.causes {
-			add(c)
+			add(cause(c, e.External))
 		}
 		known = known || r.with == ""
 	}

@@ -87,3 +87,27 @@ func TestLikely(t *testing.T) {
 		}
 	}
 }
+
+// TestLikelyExternal: where the site boots its nodes itself, no cause is one of our boot server's.
+func TestLikelyExternal(t *testing.T) {
+	set := shipped(t)
+	for _, name := range set.Sequences() {
+		q := set.Sequence(name)
+		for _, after := range q.Stages {
+			for _, awaited := range q.Stages {
+				for _, external := range []bool{true, false} {
+					for _, got := range q.Likely(sequence.Evidence{Last: after.Name, Awaited: awaited.Name, External: external}) {
+						if strings.Contains(got, "|") || got == "" {
+							t.Errorf("%s, %s after %s: likely %q", name, awaited.Name, after.Name, got)
+						}
+						for _, ours := range []string{"8480", "dhcp-config", "/boot/$", "sanboot", "`overlay`", "that the profile names"} {
+							if external && strings.Contains(got, ours) {
+								t.Errorf("%s, %s after %s: likely %q speaks of our boot server", name, awaited.Name, after.Name, got)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
