@@ -5,9 +5,11 @@ package report_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -384,6 +386,11 @@ func TestStrangersOfTheSameCA(t *testing.T) {
 	}{
 		{"another name", func(a *prototest.Authority) tls.Certificate { return a.Server(t, "printer") }},
 		{"the plan signer", func(a *prototest.Authority) tls.Certificate { return a.Signer() }},
+		{"a client of its name", func(a *prototest.Authority) tls.Certificate {
+			der, key := a.Issue(t, &x509.Certificate{SerialNumber: big.NewInt(9), DNSNames: []string{proto.ServerName}, KeyUsage: x509.KeyUsageDigitalSignature,
+				ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotAfter: time.Now().Add(time.Hour)})
+			return tls.Certificate{Certificate: [][]byte{der, a.CertDER}, PrivateKey: key}
+		}},
 		{"a borrowed CA", func(a *prototest.Authority) tls.Certificate {
 			cert := other.Server(t, proto.ServerName)
 			cert.Certificate[1] = a.CertDER
