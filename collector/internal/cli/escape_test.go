@@ -5,6 +5,11 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -153,12 +158,49 @@ var everyCommand = []string{
 	"node show n2 -o yaml", "profile list", "profile show compute", "profile show compute -o json", "profile show compute -o yaml", "boot n2", "boot n2 disk",
 	"boot n2 -o yaml", "install n2 --yes", "install n2 --yes -o json", "retry n2", "retry n2 -o json", "node set n2 --profile x", "version",
 	"doctor", "doctor -o json", "doctor -o yaml", "history n2", "history n2 --plan", "history n2 --plan -o json", "history n2 --plan -o yaml", "events", "events n2 --since-revision 1",
-	"__complete status n",
+	"__complete status n", "status --wait --timeout 1ms", "skip n2", "release n2", "hold n2", "abort n2 --yes", "force n2 all", "ssh n1 true", "reload", "reload -o json",
+	"node add n9 --mac 52:54:00:00:00:09", "node adopt 52:54:00:00:00:01 n9", "node rename n2 n9", "node rm n2 --yes", "node import hostile.csv --dry-run", "node render n2",
+	"probe --logs hostile.log", "probe --logs hostile.log -V", "probe --logs hostile.log -o json", "probe --logs hostile.log -o yaml", "check hostile", "completion bash",
+}
+
+// TestEveryCommandIsTried: none of the program's commands is missing above.
+func TestEveryCommandIsTried(t *testing.T) {
+	var walk func(path string)
+	walk = func(path string) {
+		var out, errs strings.Builder
+		program(&out, &errs).Run(t.Context(), append([]string{"__complete"}, append(strings.Fields(path), "")...))
+		subs := 0
+		for line := range strings.Lines(out.String()) {
+			name, about, ok := strings.Cut(strings.TrimSpace(line), "\t")
+			if !ok || about == "" || name == "help" {
+				continue
+			}
+			subs++
+			walk(strings.TrimSpace(path + " " + name))
+		}
+		if subs == 0 && !slices.ContainsFunc(everyCommand, func(c string) bool { return c == path || strings.HasPrefix(c, path+" ") }) {
+			t.Errorf("provost %s is not tried with hostile text", path)
+		}
+	}
+	walk("")
 }
 
 // TestHostile runs every command against nodes that say bad things wherever a text can stand.
 func TestHostile(t *testing.T) {
 	all := strings.Join(payloads, " ")
+	dir := t.TempDir()
+	var log strings.Builder
+	for i, p := range payloads {
+		line := strings.ReplaceAll(p, "\n", " ")
+		fmt.Fprintf(&log, "Nov 20 12:00:%02d f%s dnsmasq-dhcp[1]: DHCPACK(eth0) 10.0.0.%d 52:54:00:00:00:%02x %s\n", i, line, i+1, i+1, line)
+		fmt.Fprintf(&log, "Nov 20 12:00:%02d front dnsmasq-tftp[1]: file /srv/tftp/%s not found for 10.0.0.%d\n", i, line, i+1)
+	}
+	for name, text := range map[string]string{"hostile.log": log.String(), "hostile.csv": "name,mac,profile\n\"" + strings.ReplaceAll(all, "\"", "") + "\",x,y\n",
+		"hostile/profiles/x.yaml": "name: \"x\"\nkind: \"" + "\\e[31m" + "\"\nargs: \"" + "\\u202e" + "\"\n"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, f := range map[string]*fake{
 		"nodes":   hostileWorld(),
 		"refused": {refuse: &proto.Problem{Status: 409, Code: proto.CodeConflict, Detail: all, Hint: all, Incident: all}},
@@ -167,7 +209,7 @@ func TestHostile(t *testing.T) {
 			start(t, f)
 			for _, cmd := range everyCommand {
 				var out, errs strings.Builder
-				program(&out, &errs, "PROVOST_SERVER="+f.server()).Run(t.Context(), strings.Fields(cmd))
+				program(&out, &errs, "PROVOST_SERVER="+f.server()).Run(t.Context(), strings.Fields(strings.ReplaceAll(cmd, "hostile", dir+"/hostile")))
 				safe(t, cmd, out.String(), "")
 				safe(t, cmd+", stderr", errs.String(), "")
 				if out.Len()+errs.Len() == 0 {
