@@ -5,6 +5,7 @@ package lifecycle_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -418,5 +419,50 @@ func TestDiskless(t *testing.T) {
 	in.Diskless = false
 	if v := fold(s.events).View(in); v.Status == proto.StatusBooted {
 		t.Errorf("View of a node with a disk = %s, want not booted", v.Summary)
+	}
+}
+
+// TestTrust is the whole matrix: each source, trusted or not, says that the node has booted or that it has failed. What a source
+// may say decides only where it is trusted; that a node has booted the agent can say, or a system without one, and no log or boot
+// server. The operator and the collector's
+// own deadlines and loops are not the site's to distrust.
+func TestTrust(t *testing.T) {
+	type word struct {
+		name string
+		e    proto.Event
+	}
+	failed := []word{
+		{"an installer's failure", proto.Event{Kind: proto.KindStage, Stage: "partitioned", Failed: true}},
+		{"a step's failure", proto.Event{Kind: proto.KindStepEnd, Phase: proto.PhasePost, Step: "b", Try: 1, Outcome: proto.OutcomeFailed, Exit: 4}},
+		{"a phase's failure", proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhasePost, Outcome: proto.OutcomeFailed, Step: "b", Exit: 4}},
+	}
+	booted := []word{
+		{"the stage booted", proto.Event{Kind: proto.KindStage, Stage: "booted"}},
+		{"the end of firstboot", proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhaseFirstboot, Outcome: proto.OutcomeOK, Stage: "firstboot-done"}},
+	}
+	always := []proto.Source{proto.SourceOperator, proto.SourceDeadline, proto.SourceAuth}
+	for _, src := range []proto.Source{proto.SourceAgent, proto.SourceBoot, proto.SourceOperator, proto.SourceDeadline, proto.SourceAuth,
+		proto.SourceCallback, "log:dnsmasq", "log:installer", "compat:xcat", "log:", ""} {
+		for _, trust := range [][]proto.Source{nil, {src}, {proto.SourceAgent, proto.SourceBoot}, {"log:dnsmasq2", "log", "compat:xca"}} {
+			trusted := slices.Contains(trust, src)
+			try := func(w word) proto.Status {
+				s := begin().attempt(1)
+				w.e.Source, w.e.Boot, w.e.Seq, w.e.At = src, bootB, 99, start.Add(time.Minute)
+				s.events = append(s.events, w.e)
+				in := inputs()
+				in.Trust = trust
+				return fold(s.events).View(in).Status
+			}
+			for _, w := range failed {
+				if got, want := try(w) == proto.StatusFailed, trusted || slices.Contains(always, src); got != want {
+					t.Errorf("%s from %q, trusted %q: failed is %t, want %t", w.name, src, trust, got, want)
+				}
+			}
+			for _, w := range booted {
+				if got, want := try(w) == proto.StatusBooted, trusted && (src == proto.SourceAgent || w.e.Stage == "booted" && (src == proto.SourceCallback || src == "compat:xcat")); got != want {
+					t.Errorf("%s from %q, trusted %q: booted is %t, want %t", w.name, src, trust, got, want)
+				}
+			}
+		}
 	}
 }
