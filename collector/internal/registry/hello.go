@@ -277,6 +277,9 @@ func (c *change) identifyJoin(h *proto.Hello) (string, int, error) {
 	}
 	// It began with the kernel, before the hello: what the agent journalled until then belongs to it.
 	e := proto.Event{Source: proto.SourceAuth, At: started(c.now, h.Clock)}
+	if rec.Attempt >= max(maxObserved, rec.Allowed) {
+		return "", 0, notOrdered(n.Spec.Name, fmt.Sprintf("install %s of %s has begun %d times without an end: order it again", rec.ID, n.Spec.Name, rec.Attempt))
+	}
 	if err := c.observeAttempt(rec.clone(), e, "the installer was booted again"); err != nil {
 		return "", 0, err
 	}

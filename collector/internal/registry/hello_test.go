@@ -227,6 +227,42 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// TestJoinIsBounded: whoever has the join key can make up boots of an ordered node, but not without end; the boots that are
+// known, and another node, are let in all the same, and so is the next install.
+func TestJoinIsBounded(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	s.Add("n2", 2)
+	s.Ordered("n1")
+	s.Ordered("n2")
+	hello := func(n byte, boot int) error {
+		_, err := s.Hello(ctx, "", &proto.Hello{Schema: 1, Env: proto.EnvInstaller, Clock: proto.Clock{Boot: fmt.Sprintf("00000000-0000-4000-8000-%012x", boot)},
+			JoinKey: registrytest.JoinKey, MACs: []string{registrytest.MAC(n)}, Journal: registrytest.Journal})
+		return err
+	}
+	const most = 32
+	for i := range most + 10 {
+		if err := hello(1, i); (err == nil) != (i < most) || err != nil && code(err) != proto.CodeNotOrdered {
+			t.Fatalf("boot %d = %v", i, err)
+		}
+	}
+	if n := s.Seen("n1"); n.Attempt != most {
+		t.Errorf("%d attempts, want %d", n.Attempt, most)
+	}
+	for _, boot := range []int{0, most - 1} {
+		if err := hello(1, boot); err != nil {
+			t.Errorf("boot %d, which is known, = %v", boot, err)
+		}
+	}
+	if err := hello(2, 99); err != nil {
+		t.Errorf("another node = %v", err)
+	}
+	s.Ordered("n1")
+	if err := hello(1, 99); err != nil {
+		t.Errorf("the next install = %v", err)
+	}
+}
+
 // TestJoinBeginsWithTheKernel: what the agent did before its hello belongs to the attempt that the hello shows.
 func TestJoinBeginsWithTheKernel(t *testing.T) {
 	s := registrytest.New(t)

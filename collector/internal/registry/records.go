@@ -131,6 +131,9 @@ const (
 	maxBoots     = 32
 	maxContested = 16 // alarms written; further claims are refused without one
 	maxOrders    = 16
+	// maxObserved bounds the attempts of one install that only a join key shows: whoever has the key can make them up, and
+	// each is kept. A node in a loop of ten minutes gets there in five hours, and was said to loop after its first.
+	maxObserved = 32
 	// TokenLife is how long an agent's token is good: a node may stay off for long between install and first boot.
 	TokenLife = 30 * 24 * time.Hour
 )
