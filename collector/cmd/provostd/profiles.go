@@ -76,7 +76,7 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 		return nil, bad(fmt.Errorf("profile %s: %w", f.Name, err))
 	}
 	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
-		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
+		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Loader: f.Loader, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
 		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.sequence(f), Kernel: f.Kernel, Initrds: f.Initrds,
 		LocalBoot: f.LocalBoot, Args: f.Args, Vars: vars, Answer: recipe, RescueKeys: rescue,
 	}}, nil
@@ -90,7 +90,7 @@ func tryOut(f *profile.Profile, vars map[string]string, recipe *answer.Recipe, n
 	if recipe != nil {
 		d.Answer = "http://provostd/boot/answer/"
 		_, err := recipe.Render(answer.Data{Node: answer.Node{Name: n.Name, MAC: n.MACs[0], IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs},
-			Install: id, Images: images, URLs: []string{"https://provostd:8440"}, Pin: "sha256:" + strings.Repeat("0", 64)})
+			Install: id, Images: images, Callback: "http://provostd/boot/callback", URLs: []string{"https://provostd:8440"}, Pin: "sha256:" + strings.Repeat("0", 64)})
 		if err != nil {
 			return fmt.Errorf("answer file of %s: %w", n.Name, err)
 		}

@@ -97,3 +97,14 @@ func quotePreseed(s string) (string, error) {
 	}
 	return s, nil
 }
+
+var cmdRE = regexp.MustCompile(`^[A-Za-z0-9 _.,:;/\\=@+~*#$-]*$`)
+
+// quoteCmd gives text of a line of a batch file, within quotes or without. cmd.exe has no quoting that is safe for all of
+// & | < > ^ % ! " ( and ), so that they are refused.
+func quoteCmd(s string) (string, error) {
+	if !cmdRE.MatchString(s) {
+		return "", errors.New(`a batch file holds letters, digits, blanks and _.,:;/\=@+~*#$- only`)
+	}
+	return s, nil
+}

@@ -65,6 +65,14 @@ func (r *Recipe) File() (string, error) {
 	return f.file, err
 }
 
+// Injected are the files that a boot loader has to put into the system that it loads; nil if the system fetches by itself.
+func (r *Recipe) Injected() []string {
+	if f, _, err := formatOf(r.Name); err == nil && f.name == "winpe" {
+		return []string{startnet, unattend}
+	}
+	return nil
+}
+
 // Check says what is wrong with the template itself.
 func (r *Recipe) Check() error {
 	f, shared, err := formatOf(r.Name)
@@ -111,6 +119,15 @@ func (r *Recipe) render(d Data, masked bool) (map[string][]byte, error) {
 		return nil, plainError(err)
 	}
 	files[f.main] = []byte(b.String())
+	if f.name == "winpe" {
+		b = bounded{}
+		if err := t.ExecuteTemplate(&b, "unattend", dot); err != nil {
+			return nil, plainError(err)
+		}
+		// cmd.exe does not find the labels of a file whose lines end in LF alone.
+		files[f.main] = []byte(strings.ReplaceAll(string(files[f.main]), "\n", "\r\n"))
+		files[unattend] = []byte(b.String())
+	}
 	if f.name != "autoinstall" {
 		return files, nil
 	}

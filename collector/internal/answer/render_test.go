@@ -39,7 +39,8 @@ func TestScripts(t *testing.T) {
 			}
 		}
 		kind, _, _ := strings.Cut(name, "-")
-		want := map[string]map[string]int{"kickstart": {"ks.cfg": 3}, "autoyast": {"autoinst.xml": 3}, "preseed": {"preseed.cfg": 2}, "autoinstall": {"user-data": 4}}[kind]
+		want := map[string]map[string]int{"kickstart": {"ks.cfg": 3}, "autoyast": {"autoinst.xml": 3}, "preseed": {"preseed.cfg": 2}, "autoinstall": {"user-data": 4},
+			"esxi": {"esxi.cfg": 3}, "winpe": {}}[kind]
 		if name == "kickstart-el7" {
 			want["ks.cfg"]++ // it knows no command sshkey
 		}
@@ -223,6 +224,8 @@ func FuzzStructure(f *testing.F) {
 		"kickstart":   "rootpw {{ var \"own\" | ks }}\nlang {{ .Serial | ks }}\n%packages\n@core\n%end\n%pre\necho {{ var \"own\" | sh }}\n%end\n{{ provost.post }}\n",
 		"autoyast":    "<profile a=\"{{ var \"own\" | xml }}\"><x>{{ var \"own\" | xml }}{{ .Serial | xml }}</x>{{ provost.pre }}</profile>",
 		"preseed":     "d-i a/b string {{ var \"own\" | preseed }}\nd-i a/s string {{ .Serial | preseed }}\nd-i preseed/early_command string echo {{ var \"own\" | sh | preseed }}; {{ provost.early }}\n",
+		"esxi":        "rootpw {{ var \"own\" | ks }}\nkeyboard {{ .Serial | ks }}\n%pre --interpreter=busybox\necho {{ var \"own\" | sh }}\n%post\ntrue\n",
+		"winpe":       "echo {{ var \"own\" | cmd }}\necho \"{{ .Serial | cmd }}\"\n{{ define \"unattend\" }}<x a=\"{{ .Serial | xml }}\">{{ var \"own\" | xml }}</x>{{ end }}",
 		"autoinstall": "#cloud-config\na: {{ var \"own\" | yaml }}\ns: {{ .Serial | yaml }}\nb: {c: {{ var \"own\" | yaml }}}\nlate-commands:\n  - {{ sh (var \"own\") | yaml }}\n{{ define \"meta-data\" }}{a: {{ var \"own\" | yaml }}}{{ end }}",
 	}
 	f.Fuzz(func(t *testing.T, value string, which uint) {
@@ -291,7 +294,7 @@ func TestHooksKeepTheirPlace(t *testing.T) {
 				}
 			}
 		}
-		d.URLs = []string{"https://h\n%end"}
+		d.URLs, d.Callback = []string{"https://h\n%end"}, "http://h\n%end"
 		if _, err := r.Render(d); err == nil {
 			t.Errorf("%s takes an address of two lines", name)
 		}

@@ -34,7 +34,11 @@ func shapeOf(file, text string) (shape, error) {
 	switch file {
 	case "ks.cfg":
 		return kickstartShape(text)
-	case "autoinst.xml":
+	case "esxi.cfg":
+		return esxiShape(text)
+	case "startnet.cmd":
+		return batchShape(text)
+	case "autoinst.xml", "unattend.xml":
 		return xmlShape(text)
 	case "preseed.cfg":
 		return preseedShape(text)
@@ -233,5 +237,32 @@ func yamlShape(file, text string) (shape, error) {
 		}
 	}
 	walk("", doc.Content[0])
+	return s, nil
+}
+
+// esxiShape reads a kickstart file of ESXi, whose sections end where the next one begins.
+func esxiShape(text string) (shape, error) {
+	head, rest, ok := strings.Cut(text, "\n%pre ")
+	if !ok {
+		return shape{}, errors.New("there is no %pre")
+	}
+	sections := strings.Split("%pre "+rest, "\n%")
+	for i, s := range sections {
+		line, body, _ := strings.Cut(strings.TrimPrefix(s, "%"), "\n")
+		sections[i] = "%" + strings.Replace(line, "firstboot", "post", 1) + "\n" + body + "\n%end"
+	}
+	head = strings.Replace(head, "vmaccepteula", "eula", 1)
+	return kickstartShape(head + "\n" + strings.Join(sections, "\n"))
+}
+
+// batchShape is all that means something to cmd.exe, line by line.
+func batchShape(text string) (shape, error) {
+	var s shape
+	if strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") {
+		return s, errors.New("a line ends in LF alone")
+	}
+	for line := range strings.SplitSeq(text, "\r\n") {
+		s.parts = append(s.parts, regexp.MustCompile(`[^&|<>^%!"()]+`).ReplaceAllString(line, ""))
+	}
 	return s, nil
 }

@@ -3,6 +3,7 @@
 package answer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -26,8 +27,16 @@ var formats = []format{
 	{"kickstart", "ks.cfg", "ks.cfg", []string{"ks", "sh"}, []string{"pre", "post", "onerror"}},
 	{"autoyast", "autoinst.xml", "autoinst.xml", []string{"xml"}, []string{"pre", "chroot", "init"}},
 	{"preseed", "preseed.cfg", "preseed.cfg", []string{"preseed"}, []string{"early", "late"}},
+	{"esxi", "esxi.cfg", "esxi.cfg", []string{"ks", "sh"}, nil},
+	{"winpe", startnet, startnet, []string{"cmd", "xml"}, nil},
 	{"autoinstall", "", "user-data", []string{"yaml"}, []string{"early", "late", "error"}},
 }
+
+// The files of Windows PE, by the names that it knows.
+const (
+	startnet = "startnet.cmd"
+	unattend = "unattend.xml"
+)
 
 var nameRE = regexp.MustCompile(`^([a-z]+)(-[A-Za-z0-9][A-Za-z0-9._-]{0,60})?\.tmpl$`)
 
@@ -93,7 +102,7 @@ func functions(v vars, hooks map[string]string) template.FuncMap {
 		return "", nil
 	}
 	return template.FuncMap{
-		"ks": quoter(quoteKickstart), "sh": quoter(quoteShell), "xml": quoter(quoteXML), "yaml": quoter(quoteYAML), "preseed": quoter(quotePreseed),
+		"ks": quoter(quoteKickstart), "sh": quoter(quoteShell), "xml": quoter(quoteXML), "yaml": quoter(quoteYAML), "preseed": quoter(quotePreseed), "cmd": quoter(quoteCmd),
 		"var": get,
 		"list": func(name string) ([]string, error) {
 			value, err := get(name, "")
@@ -182,7 +191,11 @@ func (c *checker) action(n *parse.ActionNode) {
 	case *parse.ChainNode:
 		if from, ok := first.Node.(*parse.IdentifierNode); ok && from.Ident == "provost" && len(n.Pipe.Cmds) == 1 && len(first.Field) == 1 {
 			if !slices.Contains(c.format.hooks, first.Field[0]) {
-				c.bad(n, "there is no hook provost.%s: use provost.%s", first.Field[0], strings.Join(c.format.hooks, ", provost."))
+				var names []string
+				for _, h := range c.format.hooks {
+					names = append(names, "provost."+h)
+				}
+				c.bad(n, "there is no hook provost.%s: use %s", first.Field[0], cmp.Or(strings.Join(names, ", "), ".Callback, no agent runs there"))
 			}
 			return
 		}

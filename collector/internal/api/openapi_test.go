@@ -41,7 +41,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	_, a, _ := newSite(t)
 	doc := load(t)
 	want := map[string]string{"GET /boot/{}": "public", "GET /boot/answer/{}": "public", "GET /boot/answer/{}/{}/{}": "public", "GET /images/{}": "public",
-		"GET /boot/callback/{}/{}/{}": "public", "POST /boot/callback/{}/{}/{}": "public"} // the boot server's
+		"GET /boot/esxi/{}/{}/boot.cfg": "public", "GET /boot/callback/{}/{}/{}": "public", "POST /boot/callback/{}/{}/{}": "public"} // the boot server's
 	for _, r := range a.Routes() {
 		want[r.Method+" "+variable.ReplaceAllString(r.Pattern, "{}")] = string(r.Scope)
 	}

@@ -89,7 +89,7 @@ func Render(d Decision, r Request, agentPort int) map[string]string {
 		if err != nil {
 			script = unmade(to, cmp.Or(d.Node, r.MAC), err)
 		}
-		out["boot."+format] = strings.NewReplacer("="+claim, "="+mask, "="+ticket, "="+mask).Replace(script)
+		out["boot."+format] = strings.NewReplacer("="+claim, "="+mask, "="+ticket, "="+mask, "/~"+ticket, "/~"+mask, "/"+ticket+"/", "/"+mask+"/").Replace(script)
 	}
 	return out
 }

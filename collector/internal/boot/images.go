@@ -20,6 +20,10 @@ const firmwareFile = "ipxe.efi"
 
 // serveImage sends a file below the images directory, or the overlay.
 func (s *server) serveImage(w *boundedWriter, r *http.Request, name string) {
+	ticket := r.URL.Query().Get("t")
+	if rest, ok := strings.CutPrefix(name, "~"); ok {
+		ticket, name, _ = strings.Cut(rest, "/")
+	}
 	f, info, err := s.openImage(name)
 	if err != nil {
 		s.noImage(w, name, err)
@@ -28,7 +32,6 @@ func (s *server) serveImage(w *boundedWriter, r *http.Request, name string) {
 	defer f.Close()
 	s.sendFile(w, r, f, info)
 
-	ticket := r.URL.Query().Get("t")
 	if r.Method != http.MethodGet || !secretRE.MatchString(ticket) || w.status >= 400 {
 		return
 	}
@@ -102,7 +105,7 @@ func (s *server) openImage(name string) (*os.File, fs.FileInfo, error) {
 
 // openBelow has no hidden files: what is being imported has such a name until it is whole.
 func (s *server) openBelow(name string) (*os.File, error) {
-	if strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
+	if name == "" || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
 		return nil, fs.ErrNotExist
 	}
 	root, err := os.OpenRoot(s.opts.ImagesDir)

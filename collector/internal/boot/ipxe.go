@@ -25,11 +25,16 @@ func (f ipxe) load(l *load) (string, error) {
 		line("initrd --name %s %s || goto fail", initrdName(i), u)
 	}
 	line("boot || goto fail")
+	f.tail(line)
+	return b.String(), nil
+}
+
+// tail is where a script goes on when something could not be loaded.
+func (f ipxe) tail(line func(string, ...any)) {
 	line(":fail")
 	line("echo Provost: loading did not work, asking again in 30 s")
 	line("sleep 30")
 	line("chain --replace %s || goto fail", f.self)
-	return b.String(), nil
 }
 
 func (f ipxe) disk(lines []string, localBoot string) string {

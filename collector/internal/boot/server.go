@@ -41,6 +41,10 @@ type Decider interface {
 	// of the Request: on a site that boots its machines by itself, no boot script told it a ticket.
 	AnswerOf(ctx context.Context, r Request, file string) (b []byte, ticket string, err error)
 
+	// Loading gives the Decision of the attempt with this ticket again, to the boot loader that a script of it has loaded. A
+	// *proto.Problem below 500 is the answer to the machine, with its status.
+	Loading(ctx context.Context, r Request, install, ticket string) (Decision, error)
+
 	// Callback takes the word of a system without an agent; a repeat is no error, and changes nothing. The Request has no
 	// MAC. A *proto.Problem below 500 is the answer to the machine, with its status.
 	Callback(ctx context.Context, r Request, cb Callback) error
@@ -62,6 +66,9 @@ type Request struct {
 // Images is the URL of the images directory as the machine reaches it, for the templates of profiles.
 func (r Request) Images() string { return "http://" + r.Host + "/images" }
 
+// TicketImages is Images with the ticket of an attempt, so that what is fetched below it is known to be fetched by that.
+func (r Request) TicketImages(ticket string) string { return r.Images() + "/~" + ticket }
+
 // Decision is what a machine boots.
 type Decision struct {
 	Action     proto.BootAction
@@ -71,6 +78,7 @@ type Decision struct {
 	// For BootInstall and BootNetboot; a BootRescue has Kernel, Initrds, Args, Pin and URLs alone.
 	Install string
 	Attempt int
+	Loader  string   // as in a profile; empty is linux
 	Kernel  string   // "images/…" or a URL
 	Initrds []string // like Kernel, or "overlay"
 	Args    string   // of the profile; the agent's are put in front
@@ -78,6 +86,8 @@ type Decision struct {
 	Claim   string
 	Pin     string   // "sha256:" and hex
 	URLs    []string // of the collector for the agent, in order; the host that the machine reached, if empty
+
+	Injected []string // answer files that are loaded beside Initrds
 
 	LocalBoot string // for BootDisk: "exit" or "sanboot"
 
@@ -112,8 +122,9 @@ type server struct {
 //	GET|HEAD …/grub.cfg-01-{mac}, …/grub.cfg-{mac}, …/grub.cfg, …/pxelinux.cfg/01-{mac}
 //	GET|HEAD /boot/answer/{install}/{ticket}/{file}
 //	GET|HEAD /boot/answer/{file}, with the headers of inst.ks.sendmac and inst.ks.sendsn
+//	GET|HEAD /boot/esxi/{install}/{ticket}/boot.cfg
 //	GET|POST /boot/callback/{install}/{ticket}/{stage}[?failed=1][&message=…]
-//	GET|HEAD /images/…
+//	GET|HEAD /images/[~{ticket}/]…
 //
 // It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:
 // firmware does not follow. It sets the deadline of each write by itself: the http.Server's WriteTimeout has to be 0.
@@ -144,6 +155,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveImage(bw, r, name)
 	} else if file, ok := strings.CutPrefix(p, "/boot/answer/"); ok {
 		s.serveAnswer(bw, r, file)
+	} else if rest, ok := strings.CutPrefix(p, "/boot/esxi/"); ok {
+		s.serveBootCfg(bw, r, rest)
 	} else if format, mac, ok := loaderFile(p); ok {
 		s.serveBoot(bw, r, mac, format)
 	} else if path.Base(p) == "grub.cfg" {
@@ -213,6 +226,9 @@ func (s *server) script(to dialect, d Decision, r Request) (string, error) {
 	}
 	switch d.Action {
 	case proto.BootInstall, proto.BootNetboot, proto.BootRescue:
+		if d.Loader != "" && d.Loader != profile.LoaderLinux {
+			return s.foreign(to, d, r)
+		}
 		l, err := newLoad(d, r, s.opts)
 		if err != nil {
 			return "", err

@@ -74,6 +74,16 @@ func (d *decider) AnswerOf(_ context.Context, r boot.Request, file string) ([]by
 	return []byte("text\n"), "tick", nil
 }
 
+// Loading knows one attempt.
+func (d *decider) Loading(_ context.Context, r boot.Request, install, ticket string) (boot.Decision, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if install != d.decision.Install || ticket != d.decision.Ticket {
+		return boot.Decision{}, proto.NewProblem(404, proto.CodeNotFound, "there is no such boot, or it is over", "")
+	}
+	return d.decision, d.err
+}
+
 // Callback knows one attempt, and the stage "slow" as one that the disk cannot take.
 func (d *decider) Callback(_ context.Context, r boot.Request, cb boot.Callback) error {
 	d.mu.Lock()

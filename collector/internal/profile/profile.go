@@ -22,7 +22,8 @@ type Profile struct {
 	Family    string            `yaml:"family"`
 	Sequence  string            `yaml:"sequence"` // of stages, by its name; empty: the family's, or that of diskless nodes
 	Boot      string            `yaml:"boot"`
-	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https
+	Loader    string            `yaml:"loader"`     // LoaderLinux, LoaderESXi or LoaderWinPE: what kind of system Kernel is
+	Kernel    string            `yaml:"kernel"`     // "images/…", or a URL of http or https; of ESXi its boot.cfg, of Windows PE wimboot
 	Initrds   []string          `yaml:"initrds"`    // like Kernel, or Overlay
 	Args      string            `yaml:"args"`       // template; KernelArgs executes it
 	Answer    string            `yaml:"answer"`     // template of the answer file; empty: there is none
@@ -51,10 +52,13 @@ const (
 	KindDiskless = "diskless" // each boot is an install, and its steps are those of phase boot
 	BootProvost  = "provost"  // the collector's own boot scripts
 	BootExternal = "external" // the site's
-	LocalExit    = "exit"     // back to the firmware, which goes on to the disk
-	LocalSanboot = "sanboot"  // for firmware that does not
-	Overlay      = "overlay"  // among Initrds: the agent's
-	ImagesPrefix = "images/"  // of files below the images directory
+	LoaderLinux  = "linux"
+	LoaderESXi   = "esxi"
+	LoaderWinPE  = "winpe"
+	LocalExit    = "exit"    // back to the firmware, which goes on to the disk
+	LocalSanboot = "sanboot" // for firmware that does not
+	Overlay      = "overlay" // among Initrds: the agent's
+	ImagesPrefix = "images/" // of files below the images directory
 )
 
 // DefaultDeadline is the time that a whole install may take where the profile says nothing.
@@ -73,7 +77,7 @@ var families = []string{"redhat", "suse", "debian", "ubuntu", "generic"}
 // defaults is what a profile is where its file says nothing.
 func defaults() Profile {
 	return Profile{
-		Kind: KindDisk, Family: "generic", Boot: BootProvost, LocalBoot: LocalExit, Attempts: 1,
+		Kind: KindDisk, Family: "generic", Loader: LoaderLinux, Boot: BootProvost, LocalBoot: LocalExit, Attempts: 1,
 		OnFailure: proto.OnFailureHold,
 		HoldLimit: proto.Duration(proto.DefaultHoldLimit),
 		Deadline:  proto.Duration(DefaultDeadline),
@@ -120,6 +124,7 @@ func (p *Profile) check(f *file, name string) {
 	if p.Kind == KindDiskless && (p.Answer != "" || p.Boot == BootExternal) {
 		f.bad(f.line("kind"), "kind: diskless nodes get their system from our boot script: leave out answer and boot: external")
 	}
+	p.checkLoader(f)
 	if p.LocalBoot != LocalExit && p.LocalBoot != LocalSanboot {
 		f.bad(f.line("local-boot"), "local-boot %q: use exit or sanboot", p.LocalBoot)
 	}
@@ -136,6 +141,27 @@ func (p *Profile) check(f *file, name string) {
 	checkVars(f, "vars", p.Vars)
 	p.checkRescue(f)
 	p.checkSteps(f)
+}
+
+// checkLoader: on ESXi and Windows PE no agent runs, and iPXE alone loads them.
+func (p *Profile) checkLoader(f *file) {
+	switch p.Loader {
+	case LoaderLinux:
+		return
+	case LoaderESXi, LoaderWinPE:
+	default:
+		f.bad(f.line("loader"), "loader %q: use linux, esxi or winpe", p.Loader)
+		return
+	}
+	if p.Kind != KindDisk || p.Boot != BootProvost || len(p.Steps) > 0 || p.RescueKeys != "" {
+		f.bad(f.line("loader"), "loader %s: no agent runs there: leave out kind: diskless, boot: external, steps and rescue-keys", p.Loader)
+	}
+	if slices.Contains(p.Initrds, Overlay) {
+		f.bad(f.line("initrds"), "loader %s: no agent runs there: leave out the overlay", p.Loader)
+	}
+	if p.Loader == LoaderESXi && (len(p.Initrds) > 0 || !strings.HasPrefix(p.Kernel, ImagesPrefix) || !strings.EqualFold(path.Base(p.Kernel), "boot.cfg")) {
+		f.bad(f.line("kernel"), "loader esxi: kernel is the boot.cfg of an unpacked ISO below images/, like images/esxi8/boot.cfg, and there are no initrds")
+	}
 }
 
 func (p *Profile) checkTimes(f *file) {

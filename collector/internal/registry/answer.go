@@ -42,6 +42,27 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 	return r.answerFile(in, n, q, file)
 }
 
+// Loading implements boot.Decider: what an attempt boots, for the boot loader that it has loaded. It begins no attempt.
+func (r *Registry) Loading(_ context.Context, q boot.Request, install, ticket string) (boot.Decision, error) {
+	gone := problem(404, proto.CodeNotFound, "", "there is no such boot, or it is over")
+	id, attempt, ok := r.openTicket(ticket)
+	if !ok || id != install {
+		return boot.Decision{}, gone
+	}
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	var n *node
+	if in != nil {
+		n = r.pub.nodes[in.rec.Load().Node]
+	}
+	r.pub.RUnlock()
+	if n == nil || n.Install != id || n.BootAction != proto.BootInstall || in.rec.Load().Attempt != attempt {
+		return boot.Decision{}, gone
+	}
+	q.MAC = n.Spec.MACs[0]
+	return r.decision(n, q)
+}
+
 // AnswerOf implements boot.Decider: to a machine of a site that boots its nodes by itself, while an install of it is
 // ordered. Its word is not proven: it gets nothing from another address than its node has, where one is known.
 func (r *Registry) AnswerOf(_ context.Context, q boot.Request, file string) ([]byte, string, error) {
@@ -184,6 +205,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 	if recipe.Kernel != "" {
 		d := boot.Decision{Action: proto.BootInstall, Node: name, Install: id, Attempt: attempt, Kernel: recipe.Kernel, Initrds: recipe.Initrds, Args: args,
 			Ticket: "masked", Claim: "masked", Pin: r.opt.Pin(), URLs: urls}
+		recipe.loads(&d)
 		if recipe.diskless() {
 			d.Action = proto.BootNetboot
 		}
@@ -211,7 +233,7 @@ func (r *Registry) kernelArgs(recipe *Recipe, spec proto.NodeSpec, install strin
 	if err != nil {
 		return "", fmt.Errorf("reading the kernel arguments of install %s: %w", install, err)
 	}
-	d := profile.ArgData{Images: q.Images(), Node: spec.Name, Install: install, Attempt: attempt, MAC: mac, Groups: spec.Groups, Attrs: spec.Attrs}
+	d := profile.ArgData{Images: q.TicketImages(ticket), Node: spec.Name, Install: install, Attempt: attempt, MAC: mac, Groups: spec.Groups, Attrs: spec.Attrs}
 	if recipe.Answer != nil {
 		file, err := recipe.Answer.File()
 		if err != nil {

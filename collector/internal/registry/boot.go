@@ -133,11 +133,20 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
 		}
 		d.Kernel, d.Initrds = in.recipe.Kernel, in.recipe.Initrds
+		in.recipe.loads(&d)
 		d.Pin, d.URLs = r.opt.Pin(), r.opt.URLs
 	case proto.BootBlock:
 		d.Reason, d.Hint = blockText(n.Spec.Name, in.look())
 	}
 	return d, nil
+}
+
+// loads says how a decision's kernel is loaded.
+func (rc *Recipe) loads(d *boot.Decision) {
+	d.Loader = rc.Loader
+	if rc.Answer != nil {
+		d.Injected = rc.Answer.Injected()
+	}
 }
 
 func blockText(name string, v *lifecycle.View) (reason, hint []string) {

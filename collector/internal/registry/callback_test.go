@@ -191,3 +191,39 @@ func TestCallbackURL(t *testing.T) {
 		t.Errorf("rendered = %+v, %v", r, err)
 	}
 }
+
+// TestLoading: ESXi's boot loader is told again what its attempt boots, and what it fetches by the ticket in its URLs counts.
+func TestLoading(t *testing.T) {
+	s := registrytest.New(t)
+	p := registrytest.Prepared("compute")
+	p.Recipe.Loader, p.Recipe.Kernel, p.Recipe.Initrds, p.Recipe.Args = "esxi", "images/esxi8/boot.cfg", nil, "ks={{ .Images }}/ks.cfg"
+	s.Profiles.Put("compute", p)
+	mac, other := s.Add("n1", 1), s.Add("n2", 2)
+	id := s.Ordered("n1")
+	s.Ordered("n2")
+	d, d2 := s.Script(mac), s.Script(other)
+	q := boot.Request{Host: "10.0.0.1:8480"}
+	if want := "ks=http://10.0.0.1:8480/images/~" + d.Ticket + "/ks.cfg"; d.Loader != "esxi" || d.Args != want {
+		t.Errorf("loader %s, arguments %s; want %s", d.Loader, d.Args, want)
+	}
+	again, err := s.Loading(ctx, q, id, d.Ticket)
+	if diff := cmp.Diff(d, again); diff != "" || err != nil {
+		t.Errorf("once more: %v -want +got\n%s", err, diff)
+	}
+	for name, tt := range map[string][2]string{"other's ticket": {id, d2.Ticket}, "other's install": {d2.Install, d.Ticket}, "none": {id, "x"}} {
+		if _, err := s.Loading(ctx, q, tt[0], tt[1]); code(err) != proto.CodeNotFound {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.Sent(ctx, d.Ticket, "images/esxi8/boot.cfg", true)
+	s.Sent(ctx, d.Ticket, "images/esxi8/b.b00", true)
+	if got, want := strings.Join(kinds(t, s, "n1", id), " "), "stage:kernel-sent stage:image-sent"; !strings.HasSuffix(got, want) {
+		t.Errorf("events = %s, want %s at the end", got, want)
+	}
+	if err := called(s, d, "sealed"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Loading(ctx, q, id, d.Ticket); code(err) != proto.CodeNotFound {
+		t.Errorf("after the end: %v", err)
+	}
+}

@@ -49,6 +49,7 @@ type Recipe struct {
 	Trust     []proto.Source     `json:"trust"`
 	Sequence  lifecycle.Sequence `json:"sequence"`
 	SealWait  proto.Duration     `json:"seal_wait"`
+	Loader    string             `json:"loader,omitempty"` // as in a profile
 	Kernel    string             `json:"kernel,omitempty"`
 	Initrds   []string           `json:"initrds,omitempty"`
 	LocalBoot string             `json:"local_boot,omitempty"`
