@@ -6,6 +6,7 @@ package e2e_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -67,7 +68,9 @@ steps:
 			m.console(`lab: unit ` + tt.unit + `$`)
 			m.console(`lab: "reporting": true`)
 			m.console(`lab: second root is done`)
-			n := m.await("past the pre steps", func(n proto.Node) bool { return n.Stage == "pre-done" })
+			n := m.await("past the pre steps", func(proto.Node) bool {
+				return slices.ContainsFunc(m.events(), func(e proto.Event) bool { return e.Kind == proto.KindRunEnd && e.Phase == proto.PhasePre })
+			})
 
 			events := m.events()
 			wantComplete(t, events, 1)
