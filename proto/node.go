@@ -107,6 +107,16 @@ type Deadline struct {
 	At    time.Time `json:"at"`
 	// MovedMS is by how much At was moved because the collector was down, in milliseconds.
 	MovedMS int64 `json:"moved_ms,omitempty"`
+	// Usual is how long the same took in the last installs of the profile, if there were some.
+	Usual *Usual `json:"usual,omitempty"`
+}
+
+// Usual is how long a wait usually is. From SlowAt on this one is far longer; that is a hint, and fails nothing.
+type Usual struct {
+	MedianMS int64     `json:"median_ms"`
+	P90MS    int64     `json:"p90_ms"` // nine of ten took no longer
+	Installs int       `json:"installs"`
+	SlowAt   time.Time `json:"slow_at,omitzero"`
 }
 
 // Stuck is what is known of an install that came no further.

@@ -377,6 +377,25 @@ func (f *finding) moved() string {
 	return ""
 }
 
+// slow reports whether what is awaited takes far longer than it usually does.
+func slow(d *proto.Deadline, now time.Time) bool {
+	return d.Usual != nil && !d.Usual.SlowAt.IsZero() && !now.Before(d.Usual.SlowAt)
+}
+
+// usually says how long the wait usually is.
+func usually(d *proto.Deadline, now time.Time) string {
+	if d == nil || d.Usual == nil {
+		return ""
+	}
+	ms := func(n int64) string { return span(time.Duration(n) * time.Millisecond) }
+	text := fmt.Sprintf("The wait for %s is usually %s, nine times of ten at most %s (%s); this one is %s so far", d.Stage, ms(d.Usual.MedianMS), ms(d.Usual.P90MS),
+		count(d.Usual.Installs, "install"), span(now.Sub(d.Since)))
+	if slow(d, now) {
+		text += ": slow"
+	}
+	return text + "."
+}
+
 func (f *finding) stalled(x *explanation) {
 	n := f.n
 	stage := ""
@@ -455,6 +474,9 @@ func (f *finding) underWay(x *explanation) {
 			x.Now = append(x.Now, text+".")
 		} else {
 			x.Now = append(x.Now, fmt.Sprintf("Stage %s is overdue by %s.", d.Stage, span(left)))
+		}
+		if u := usually(d, f.now); u != "" {
+			x.Now = append(x.Now, u)
 		}
 		if m := f.moved(); m != "" {
 			x.Now = append(x.Now, m)

@@ -222,7 +222,7 @@ func addInstall(ctx context.Context, cl *client.Client, o probeOptions, n *proto
 	if x.Until.IsZero() && o.replays() {
 		return nil
 	}
-	judgeInstall(&x, n, in, list.Events)
+	judgeInstall(&x, n, in, list.Events, now)
 	if r.From.IsZero() || x.From.Before(r.From) {
 		r.From = x.From
 	}
@@ -270,7 +270,7 @@ func addEvent(x *logs.NodeReport, e *proto.Event, loc *time.Location) {
 }
 
 // judgeInstall says how an install did. What the collector knows of causes counts for the node's newest.
-func judgeInstall(x *logs.NodeReport, n *proto.Node, in *proto.Install, events []proto.Event) {
+func judgeInstall(x *logs.NodeReport, n *proto.Node, in *proto.Install, events []proto.Event, now time.Time) {
 	newest := n.Install == in.ID
 	for _, st := range x.Stages {
 		x.Stage = st.Name
@@ -295,12 +295,15 @@ func judgeInstall(x *logs.NodeReport, n *proto.Node, in *proto.Install, events [
 		x.State, x.Why = logs.Stopped, "a newer install was ordered before it ended"
 	default:
 		x.State = logs.Moving
+		if u := usually(n.Deadline, now); u != "" {
+			x.Warnings = append(x.Warnings, u)
+		}
 	}
 	for i := range x.Problems { // a stall is over if anything came after it
 		p := &x.Problems[i]
 		p.Mended = p.Mended && len(x.Stages) > 0 && x.Stages[len(x.Stages)-1].At.After(p.Last)
 	}
-	x.Warnings = in.Warnings
+	x.Warnings = append(slices.Clone(in.Warnings), x.Warnings...)
 	if len(x.Problems) > 0 { // the same words
 		x.Warnings = slices.DeleteFunc(slices.Clone(x.Warnings), func(w string) bool {
 			return slices.ContainsFunc(x.Problems, func(p logs.Problem) bool { return strings.Contains(p.Reason, w) })

@@ -113,7 +113,7 @@ func (v *statusView) add(n *statusNode) {
 	v.count(n)
 	r := statusRow{name: clean(n.Name), status: v.word(string(n.Status)), summary: v.word(n.Summary), stage: v.word(n.Stage), step: v.word(n.Step),
 		label: v.word(n.Label), profile: v.word(n.Profile), boot: v.word(string(n.BootAction)), log: v.word(n.Cause.Log), install: n.Install,
-		since: n.Since, seen: n.LastSeen, next: proto.Deadline{Stage: v.word(n.Deadline.Stage), Since: n.Deadline.Since, At: n.Deadline.At},
+		since: n.Since, seen: n.LastSeen, next: proto.Deadline{Stage: v.word(n.Deadline.Stage), Since: n.Deadline.Since, At: n.Deadline.At, Usual: n.Deadline.Usual},
 		waiting: n.Waiting, contested: n.Contested, attempt: n.Attempt, warnings: len(n.Warnings)}
 	if r.summary == "" {
 		r.summary = r.status
@@ -414,6 +414,10 @@ func (v *statusView) next(r *statusRow) cell {
 		c := cell{text: due(&r.next, v.now)}
 		if r.next.At.Before(v.now) {
 			c.colour = yellow
+		} else if slow(&r.next, v.now) {
+			short, _, _ := strings.Cut(c.text, " of ") // one row has 80 columns
+			short, _, _ = strings.Cut(short, "/")
+			c.text, c.colour = short+" slow", yellow
 		}
 		return c
 	case r.status == string(proto.StatusFailed):

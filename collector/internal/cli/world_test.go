@@ -84,7 +84,7 @@ func small() *fake {
 			node(proto.Node{Name: "n2", Status: proto.StatusFailed, Summary: "failed(otherpkgs=127)", Waiting: true, Stage: "post-started", Step: "otherpkgs",
 				Since: before("9m"), LastSeen: before("4s"), Cause: broken, Groups: []string{"rack1"}, Label: "nightly"}),
 			node(proto.Node{Name: "n3", Status: proto.StatusInstalling, Stage: "packages-started", Since: before("15m"), LastSeen: before("20s"),
-				Deadline: deadSince("packages-done", "12m40s", "17m20s"), Label: "nightly"}),
+				Deadline: slowSince("packages-done", "12m40s", "17m20s"), Label: "nightly"}),
 			node(proto.Node{Name: "n4", Status: proto.StatusStalled, Summary: "stalled(dhcp-ack)", Stage: "dhcp-offer", Since: before("3m"),
 				Deadline: dead("dhcp-ack", "12m"), Label: "nightly", Stuck: &proto.Stuck{Stage: "dhcp-ack", Since: before("4m"), Last: "dhcp-offer",
 					LastAt: before("3m59s"), LastSource: "log:dnsmasq", Likely: []string{"it chose another DHCP server's offer: `provost probe --dhcp -i IF` lists those that there are",
@@ -325,4 +325,11 @@ func follow() *fake {
 		}
 	}
 	return f
+}
+
+// slowSince is a deadline whose wait is far longer than usual.
+func slowSince(stage, since, in string) *proto.Deadline {
+	d := deadSince(stage, since, in)
+	d.Usual = &proto.Usual{MedianMS: 190_000, P90MS: 240_000, Installs: 50, SlowAt: before("4m40s")}
+	return d
 }

@@ -27,6 +27,7 @@ type sources struct {
 	line   time.Time
 	facts  *proto.Facts
 	down   *[]deadline.Interval
+	usual  *proto.Usual // after the stage that it is at
 }
 
 // sources looks them up. r.pub is locked for reading.
@@ -38,6 +39,9 @@ func (r *Registry) sources(n *node) sources {
 	}
 	s.rec, s.heard, s.facts = s.in.rec.Load(), s.in.seen.Load(), s.in.facts.Load()
 	s.view, s.newest = s.in.lookNewest()
+	if s.view.Awaited != "" {
+		s.usual = r.usual.after(s.in.recipe.Profile, s.view.Stage)
+	}
 	return s
 }
 

@@ -33,6 +33,8 @@ type install struct {
 	seen atomic.Int64 // last heartbeat, Unix milliseconds; not on disk
 	// facts are the last heartbeat's; not on disk
 	facts atomic.Pointer[proto.Facts]
+	// learnt: its times are among the usual ones. Not on disk: after a restart a repeat of its end would count once more.
+	learnt atomic.Bool
 
 	mu        sync.Mutex      // guards what follows: the fold of the committed events
 	resting   bool            // then state and journals are in the checkpoint, and view is here
@@ -277,6 +279,9 @@ func (r *Registry) committed(entries []store.Entry) {
 		if in := m.installs[e.Install]; in != nil {
 			in.apply(e, len(entries[i].Value))
 			in.taken = in.fill()
+			if e.Stage == "booted" || e.Kind == proto.KindRunEnd && e.Outcome.Good() && e.Phase != proto.PhasePre && e.Phase != proto.PhasePost {
+				r.learn(in)
+			}
 			r.checkpoints.touch(e.Install, e.Revision, r.now())
 		}
 	}

@@ -79,7 +79,14 @@ func (r *Registry) Alive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	learnt, err := r.usual.unsaved()
+	if err != nil {
+		return err
+	}
 	err = r.st.Update(ctx, func(tx *store.Tx) error {
+		for key, v := range learnt {
+			tx.Put(store.Settings, key, v)
+		}
 		tx.Put(store.Settings, aliveKey, now.AppendFormat(nil, time.RFC3339Nano))
 		if down {
 			tx.Put(store.Settings, downtimeKey, list)
@@ -87,6 +94,7 @@ func (r *Registry) Alive(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		r.usual.notSaved(learnt)
 		return err
 	}
 	d.mu.Lock()

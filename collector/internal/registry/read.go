@@ -85,6 +85,11 @@ func (s sources) node() proto.Node {
 	v.Hardware, v.Facts, v.Rescue = rec.Hardware, s.facts, rec.Rescue
 	if d, ok := s.due(); ok {
 		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall, MovedMS: d.Moved.Milliseconds()}
+		if s.usual != nil && d.Stage == l.Awaited {
+			u := *s.usual
+			u.SlowAt = slowAt(&u, d.Since)
+			v.Deadline.Usual = &u
+		}
 	}
 	if l.Stuck != nil {
 		stuck := *l.Stuck

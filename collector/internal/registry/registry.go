@@ -69,6 +69,7 @@ type Registry struct {
 	downtime    downtime
 	evidence    watcher
 	strangers   strangers
+	usual       usual
 
 	unused                            atomic.Bool   // there may be files that no install names
 	expired, refusedEvents, forgotten atomic.Uint64 // since the start
@@ -93,6 +94,9 @@ func Open(ctx context.Context, opt Options) (*Registry, error) {
 		return nil, err
 	}
 	if err := r.openDowntime(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.openUsual(); err != nil {
 		return nil, err
 	}
 	if err := r.openEvidence(); err != nil {
