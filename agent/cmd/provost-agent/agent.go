@@ -118,7 +118,7 @@ func (c *common) open(s *streams, env string) (_ *agent, err error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := journal.Options{LogDir: logDir(a.dir), Install: id.Install, MaxBytes: 512 << 20, Warn: func(text string) { a.say(text) }}
+	opts := journal.Options{LogDir: logDir(a.dir), Install: id.Install, MaxBytes: 512 << 20, Warn: a.warn}
 	if mb := a.host.MemoryMB(); a.env != proto.EnvInstalled && mb > 0 {
 		opts.MaxBytes = min(64<<20, int64(mb)<<20/20) // /run is memory
 	} else if a.env != proto.EnvInstalled {
@@ -195,6 +195,14 @@ func (a *agent) tell(format string, args ...any) {
 func (a *agent) say(text string) {
 	a.tell("%s", text)
 	a.log.Warn(text)
+}
+
+// warn is say for the journal, which calls it in the middle of its own work. That may be a write to the agent's log on a full
+// disk, so it must not wait for that log.
+func (a *agent) warn(text string) {
+	a.tell("%s", text)
+	log := a.log
+	go log.Warn(text)
 }
 
 // configure merges the settings.

@@ -49,7 +49,7 @@ type Options struct {
 	LogDir   string       // where logs are; logs/ in the state directory if empty
 	MaxBytes int64        // of journal and logs together; 64 MiB if 0. A quarter of it is the journal's
 	Install  string       // of events that do not say theirs
-	Warn     func(string) // told once of each trouble of the journal itself, and of its end; may be nil
+	Warn     func(string) // told once of each trouble of the journal itself, and of its end; may be nil. It must not wait for the journal or its logs
 	// Crash is called where a crash would hurt the most, with the place's name; nil outside of tests.
 	Crash func(point string)
 }
