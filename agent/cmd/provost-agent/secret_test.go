@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +52,10 @@ func TestSecretsLeaveNoTrace(t *testing.T) {
 	go func() { // command lines, of whoever
 		defer close(done)
 		for t.Context().Err() == nil {
+			if seen := othersSee(t); strings.Contains(seen, early) || strings.Contains(seen, late) {
+				t.Error("another user of the machine sees a secret in arguments or environment of a process")
+				return
+			}
 			list, _ := host.Host{}.Processes()
 			for _, p := range list {
 				if strings.Contains(p.Args, early) || strings.Contains(p.Args, late) {
@@ -106,6 +112,25 @@ func TestSecretsLeaveNoTrace(t *testing.T) {
 	if !strings.Contains(string(events), "the key is [redacted]") {
 		t.Errorf("events = %s, want the message of the step that failed, redacted", events)
 	}
+}
+
+// othersSee is what a user without any rights reads of all processes' arguments and environments; nothing where this test
+// cannot become that user.
+func othersSee(t *testing.T) string {
+	if os.Getuid() != 0 {
+		return ""
+	}
+	const nobody, mark = 65534, "PROVOST_TEST_SEEN=1"
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // a loaded machine
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", "exec cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ")
+	cmd.Dir, cmd.Env = "/", []string{mark, "PATH=/usr/bin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, _ := cmd.Output() // most may not be read, which is the point
+	if !bytes.Contains(out, []byte(mark)) {
+		t.Error("the other user does not even see itself: nothing could be found")
+	}
+	return string(out)
 }
 
 // noTrace looks for a secret in every file below the machine's directory but the ones that are allowed to have it.
