@@ -137,3 +137,40 @@ stage booted
 		t.Errorf("the collector counts %d reboots, want 2", got)
 	}
 }
+
+// TestRebootsInPhaseBoot: so does a step of a node without a disk, and what ran before it in that boot does not run again.
+func TestRebootsInPhaseBoot(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("a PID namespace needs root")
+	}
+	m := newMachine(t)
+	firmware := step("firmware", proto.PhaseBoot, `echo "reboots $PROVOST_REBOOTS"; [ "$PROVOST_REBOOTS" -lt 1 ] && exit 192; exit 0`)
+	firmware.Step.Reboot = &proto.Reboot{Max: 1}
+	id, claim := m.c.Install("n1", []prototest.Script{step("one", proto.PhaseBoot, "echo one"), firmware, step("two", proto.PhaseBoot, "echo two")})
+	m.id = id
+	m.write("cmdline", "provost.url="+m.c.URL()+" provost.node=n1 provost.install="+id+" provost.claim="+claim+
+		" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
+	m.downs(syscall.SIGHUP, prototest.Boot1, "run", "--phase", "boot", "--state", m.path("run1"))
+	m.downs(0, prototest.Boot2, "run", "--phase", "boot", "--state", m.path("run2"))
+	m.wantStory(`
+agent-start agent-started
+run-start boot boot-started
+step-start boot one
+step-end boot one ok
+step-start boot firmware
+step-end boot firmware ok
+reboot boot firmware
+agent-start agent-started
+run-start boot boot-started
+step-start boot firmware
+step-end boot firmware ok
+step-start boot two
+step-end boot two ok
+run-end boot boot-done ok
+stage booted
+`)
+	if got := m.c.Reboots(id); got != 1 {
+		t.Errorf("the collector counts %d reboots, want 1", got)
+	}
+}
