@@ -15,6 +15,8 @@ var (
 	Took    = took
 	Offset  = offset
 	Size    = size
+
+	LastStepLog = lastStepLog
 )
 
 // EscapeWriter is an escapeWriter with its methods.

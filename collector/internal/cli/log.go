@@ -7,6 +7,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -121,8 +124,10 @@ func chooseLog(in *proto.Install, step string, follow bool) (string, error) {
 	if step == "" {
 		if follow {
 			for i := len(in.Steps) - 1; i >= 0; i-- {
-				if st := in.Steps[i]; st.Try > 0 && st.Outcome == "" && has(st.Name+".log") {
-					return st.Name + ".log", nil
+				if st := in.Steps[i]; st.Try > 0 && st.Outcome == "" {
+					if last := lastStepLog(in, st.Name); last != "" {
+						return last, nil
+					}
 				}
 			}
 		}
@@ -131,10 +136,11 @@ func chooseLog(in *proto.Install, step string, follow bool) (string, error) {
 		}
 		return "", nil
 	}
-	for _, name := range []string{step, step + ".log"} {
-		if has(name) {
-			return name, nil
-		}
+	if has(step) {
+		return step, nil
+	}
+	if last := lastStepLog(in, step); last != "" {
+		return last, nil
 	}
 	all := make([]string, len(in.Logs))
 	for i, l := range in.Logs {
@@ -159,6 +165,25 @@ func chooseLog(in *proto.Install, step string, follow bool) (string, error) {
 		e.hint = "there are: " + strings.Join(names, ", ")
 	}
 	return "", e
+}
+
+// lastStepLog gives the newest log of a step, "" if there is none: STEP.log is of the first boot, and later ones have the
+// attempt and the restart in their names, as in STEP-a2-r1.log.
+func lastStepLog(in *proto.Install, step string) string {
+	of := regexp.MustCompile("^" + regexp.QuoteMeta(step) + `(?:-a([0-9]{1,4}))?(?:-r([0-9]{1,4}))?\.log$`)
+	last, attempt, restart := "", 0, 0
+	for _, l := range in.Logs {
+		m := of.FindStringSubmatch(l.Name)
+		if m == nil || slices.ContainsFunc(in.Steps, func(s proto.StepInfo) bool { return s.Name != step && s.Name+".log" == l.Name }) {
+			continue
+		}
+		a, _ := strconv.Atoi(m[1]) // 0 where there is none
+		r, _ := strconv.Atoi(m[2])
+		if last == "" || a > attempt || a == attempt && r > restart {
+			last, attempt, restart = l.Name, a, r
+		}
+	}
+	return last
 }
 
 func listLogs(s *session, o logOptions, in *proto.Install) error {
