@@ -158,7 +158,12 @@ var everyCommand = []string{
 	"node show n2 -o yaml", "profile list", "profile show compute", "profile show compute -o json", "profile show compute -o yaml", "boot n2", "boot n2 disk",
 	"boot n2 -o yaml", "install n2 --yes", "install n2 --yes -o json", "retry n2", "retry n2 -o json", "node set n2 --profile x", "version",
 	"doctor", "doctor -o json", "doctor -o yaml", "history n2", "history n2 --plan", "history n2 --plan -o json", "history n2 --plan -o yaml", "events", "events n2 --since-revision 1",
-	"__complete status n", "status --wait --timeout 1ms", "skip n2", "release n2", "hold n2", "abort n2 --yes", "force n2 all", "ssh n1 true", "reload", "reload -o json",
+	"__complete status n",
+}
+
+// otherCommands change what there is, take time or read files, so that a second run need not say the same.
+var otherCommands = []string{
+	"status --wait --timeout 1ms", "skip n2", "release n2", "hold n2", "abort n2 --yes", "force n2 all", "ssh n1 true", "reload", "reload -o json",
 	"node add n9 --mac 52:54:00:00:00:09", "node adopt 52:54:00:00:00:01 n9", "node rename n2 n9", "node rm n2 --yes", "node import hostile.csv --dry-run", "node render n2",
 	"probe --logs hostile.log", "probe --logs hostile.log -V", "probe --logs hostile.log -o json", "probe --logs hostile.log -o yaml", "check hostile", "completion bash",
 }
@@ -178,7 +183,7 @@ func TestEveryCommandIsTried(t *testing.T) {
 			subs++
 			walk(strings.TrimSpace(path + " " + name))
 		}
-		if subs == 0 && !slices.ContainsFunc(everyCommand, func(c string) bool { return c == path || strings.HasPrefix(c, path+" ") }) {
+		if subs == 0 && !slices.ContainsFunc(slices.Concat(everyCommand, otherCommands), func(c string) bool { return c == path || strings.HasPrefix(c, path+" ") }) {
 			t.Errorf("provost %s is not tried with hostile text", path)
 		}
 	}
@@ -207,7 +212,7 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			start(t, f)
-			for _, cmd := range everyCommand {
+			for _, cmd := range slices.Concat(everyCommand, otherCommands) {
 				var out, errs strings.Builder
 				program(&out, &errs, "PROVOST_SERVER="+f.server()).Run(t.Context(), strings.Fields(strings.ReplaceAll(cmd, "hostile", dir+"/hostile")))
 				safe(t, cmd, out.String(), "")
