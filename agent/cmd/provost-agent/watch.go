@@ -178,10 +178,10 @@ func (c common) watchArgs(listen string) []string {
 // watched reports whether another process than this one reports.
 func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
 
-// What watch has in memory the installer has not. So it grows by a quarter before it is collected, not by all of it, which costs the
+// What watch has in memory the installer has not. So it grows by a tenth before it is collected, not by all of it, which costs the
 // little that a watch computes; and it goes back to the kernel when the journal was quiet for quietAfter, and then each freeEvery.
 const (
-	watchGC    = 25
+	watchGC    = 10
 	quietAfter = 3 * time.Second
 	freeEvery  = 10 * time.Second // 1 ms of work for some 1 MB that is in use
 )
