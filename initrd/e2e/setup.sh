@@ -11,6 +11,7 @@ test)
 	# qemu-system-x86, ipxe-qemu, ovmf   the machines and their firmware
 	# e2fsprogs, fdisk             mkfs.ext4 and sfdisk for the fast installer, debugfs
 	# extlinux, syslinux-common    boot loader and MBR of the installed disk
+	# pxelinux, grub-pc-bin, grub-common    boot loaders of the network, beside iPXE
 	# mmdebstrap, busybox-static, cpio, kmod, zstd   building the fast installer
 	# gcc, libc6-dev               the race detector
 	# dash, shellcheck             the tests of postscripts and answer files
@@ -18,7 +19,7 @@ test)
 	# dnsmasq-base, apache2-bin, iproute2   real DHCP, TFTP and web servers: programs, no services
 	# dracut-core, dracut-network, isc-dhcp-client, iputils-arping, systemd, udev   initrds made by dracut
 	# initramfs-tools-core, squashfs-tools   an initrd of Debian's own, and a live system
-	packages='qemu-system-x86 ipxe-qemu ovmf e2fsprogs fdisk extlinux syslinux-common
+	packages='qemu-system-x86 ipxe-qemu ovmf e2fsprogs fdisk extlinux syslinux-common pxelinux grub-pc-bin grub-common
 		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client
 		dnsmasq-base apache2-bin iproute2
 		dracut-core dracut-network isc-dhcp-client iputils-arping systemd udev initramfs-tools-core squashfs-tools'

@@ -5,6 +5,9 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,6 +20,8 @@ type Node struct {
 	Name   string
 	Memory string // of the next PowerOn, as vm.Config has it
 	UEFI   bool   // of the next PowerOn
+	// Loader of the next PowerOn: empty is iPXE, with the boot script as its file; else pxelinux or grub, which come by TFTP.
+	Loader string
 	lab    *Lab
 	mac    string
 }
@@ -30,10 +35,53 @@ func (n *Node) MAC() string { return n.mac }
 // PowerOn starts the machine, which boots by PXE first and from its disk second. Its console
 // goes to Dir/NAME.console, one boot after the other. It is killed when ctx ends.
 func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
-	return vm.Start(ctx, vm.Config{
+	c := vm.Config{
 		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI,
 		BootURL: fmt.Sprintf("http://%s:%d/boot/%s", Host, n.lab.boot, n.mac),
-	})
+	}
+	if n.Loader != "" {
+		c.TFTP = n.lab.path("tftp-" + n.Loader)
+		if err := os.MkdirAll(c.TFTP, 0o755); err != nil {
+			return nil, fmt.Errorf("laying out the TFTP directory: %w", err)
+		}
+		var err error
+		switch n.Loader {
+		case "pxelinux":
+			c.BootURL, err = "lpxelinux.0", n.pxelinux(ctx, c.TFTP)
+		case "grub":
+			c.BootURL, c.Port80 = "grub.0", n.lab.boot
+			err = n.grub(ctx, c.TFTP)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("laying out %s: %w", n.Loader, err)
+		}
+	}
+	return vm.Start(ctx, c)
+}
+
+// pxelinux lays out PXELINUX as Debian's packages pxelinux and syslinux-common have it. Its own configuration sends it to
+// the node's at the collector: QEMU's DHCP has no option 210, which would do the same.
+func (n *Node) pxelinux(ctx context.Context, dir string) error {
+	err := command(ctx, io.Discard, time.Minute, "cp", "/usr/lib/PXELINUX/lpxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32", dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "pxelinux.cfg"), 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("SERIAL 0 115200\nDEFAULT collector\nLABEL collector\nCONFIG http://%s:%d/boot/pxelinux.cfg/01-%s\n", Host, n.lab.boot, strings.ReplaceAll(n.mac, ":", "-"))
+	return os.WriteFile(filepath.Join(dir, "pxelinux.cfg", "default"), []byte(text), 0o644)
+}
+
+// grub makes a GRUB for PXE, of Debian's package grub-pc-bin.
+func (n *Node) grub(ctx context.Context, dir string) error {
+	early := filepath.Join(dir, "early.cfg")
+	text := fmt.Sprintf("serial --unit=0 --speed=115200\nterminal_output console serial\nconfigfile (http,%s)/boot/grub/grub.cfg-01-%s\n", vm.Port80Host, strings.ReplaceAll(n.mac, ":", "-"))
+	if err := os.WriteFile(early, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return command(ctx, io.Discard, time.Minute, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
+		"pxe", "net", "http", "tftp", "normal", "configfile", "linux", "echo", "sleep", "test", "reboot", "chain", "search", "serial", "terminal")
 }
 
 // Now asks the collector for the node's state.

@@ -33,6 +33,8 @@ type Config struct {
 	MAC     string
 	Disk    string // raw file, see NewDisk
 	BootURL string // what DHCP hands to the PXE firmware; empty: boots from the disk only
+	TFTP    string // directory that QEMU's own TFTP server has; then BootURL is a file's name in it
+	Port80  int    // a port on the host's loopback interface that the guest finds at Port80Host, port 80; 0 is none
 	Memory  string // QEMU's -m; empty means 1G
 	Dir     string // existing directory for the console file
 
@@ -47,6 +49,9 @@ type Config struct {
 	// then DHCP, TFTP and all else are what is in that namespace. It needs root.
 	Tap, Netns string
 }
+
+// Port80Host is an address of QEMU's own network that nothing else has. GRUB up to 2.06 fetches from port 80 alone.
+const Port80Host = "10.0.2.100"
 
 // VM is a started machine. Its methods may be called from any goroutine.
 type VM struct {
@@ -139,6 +144,13 @@ func arguments(c Config, monitor string) []string {
 	netdev, nic := "user,id=n0", "virtio-net-pci,netdev=n0,mac="+c.MAC
 	for host, guest := range c.Forward {
 		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", host, guest)
+	}
+	if c.TFTP != "" {
+		netdev += ",tftp=" + c.TFTP
+	}
+	if c.Port80 != 0 {
+		// A program for each connection: QEMU forwards only one to a socket. It ends with the connection.
+		netdev += fmt.Sprintf(",guestfwd=tcp:%s:80-cmd:busybox nc 127.0.0.1 %d", Port80Host, c.Port80)
 	}
 	switch {
 	case c.Tap != "":

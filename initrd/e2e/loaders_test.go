@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e_test
+
+import (
+	"testing"
+	"time"
+
+	"provost/proto"
+)
+
+// TestLoaders: PXELINUX and GRUB themselves, come by TFTP, boot the installer and afterwards the disk, by what the
+// collector tells each in its own language.
+func TestLoaders(t *testing.T) {
+	for _, loader := range []string{"pxelinux", "grub"} {
+		t.Run(loader, func(t *testing.T) {
+			ctx := within(t, 8*time.Minute)
+			l := site(t, ctx, args+"steps: []\n", nil)
+			m := order(t, ctx, l)
+			m.Node.Loader = loader
+			m.powerOn()
+			m.down()
+			n, err := m.Now(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is(t, "boot action", n.BootAction, proto.BootDisk)
+			is(t, "attempt", n.Attempt, 1)
+			m.powerOn()
+			m.console(`n1 boots from disk`)
+			m.awaitSummary(`booted`)
+		})
+	}
+}
