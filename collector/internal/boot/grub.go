@@ -11,7 +11,7 @@ import (
 	"provost/collector/internal/profile"
 )
 
-// grub writes configuration files for GRUB 2 with its modules http, linux, configfile, sleep and echo. Every value stands
+// grub writes configuration files for GRUB 2 with its modules http, linux, configfile, sleep, echo and minicmd (exit). Every value stands
 // between single quotes, where all but the single quote itself stands for itself (GRUB manual, "Quoting").
 //
 // GRUB 2.06 and older know no port but 80: their device (http,HOST:PORT) does not open. Then the boot server has to be

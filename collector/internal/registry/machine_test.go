@@ -77,3 +77,18 @@ func TestHardware(t *testing.T) {
 		t.Errorf("hardware = %.300v", hw)
 	}
 }
+
+// What the hello of a machine that nobody has added tells of it is kept and shown, too.
+func TestHardwareOfDiscovered(t *testing.T) {
+	s := registrytest.New(t)
+	h := &proto.Hello{Schema: proto.Schema, Version: "test", Env: proto.EnvInstaller, Clock: proto.Clock{Boot: registrytest.Boot(1), OffsetMS: 1000},
+		MACs: []string{"52:54:00:00:00:07"}, Journal: registrytest.Journal, JoinKey: registrytest.JoinKey, Hardware: proto.Hardware{CPUs: 4, MemoryMB: 2048}}
+	if _, err := s.Hello(t.Context(), "", h); err == nil {
+		t.Error("a machine that nobody has added got a token")
+	}
+	s.Restart()
+	n := s.Seen("52-54-00-00-00-07")
+	if n.Status != proto.StatusDiscovered || n.Hardware == nil || n.Hardware.CPUs != 4 || n.Hardware.MemoryMB != 2048 {
+		t.Errorf("node = %+v with %+v", n.Status, n.Hardware)
+	}
+}

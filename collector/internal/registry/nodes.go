@@ -143,7 +143,18 @@ func (c *change) discover(h *proto.Hello) error {
 	if len(h.MACs) == 0 {
 		return nil
 	}
-	return c.meet(h.MACs, identityOf(h.Serial, h.UUID), "")
+	if err := c.meet(h.MACs, identityOf(h.Serial, h.UUID), ""); err != nil {
+		return err
+	}
+	hw := h.Hardware.Clipped()
+	for _, mac := range h.MACs {
+		if old := c.node(c.mac(mac)); old != nil && old.Discovered && hw.CPUs > 0 {
+			n := *old
+			n.Hardware = &hw
+			return c.putNode(&n)
+		}
+	}
+	return nil
 }
 
 func (c *change) setMACs(old, new []string, name string) {

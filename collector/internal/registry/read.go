@@ -74,6 +74,7 @@ func (s sources) node() proto.Node {
 	if n.Moved != "" {
 		v.Warnings = []string{n.Moved}
 	}
+	v.Hardware = n.Hardware
 	if in == nil {
 		return v
 	}
@@ -82,7 +83,10 @@ func (s sources) node() proto.Node {
 	v.Since, v.LastSeen = l.Since, later(l.LastSeen, heardAt(s.heard)) // of its agent: no log's word stands for that
 	v.Cause, v.Warnings, v.Contested = l.Cause, append(v.Warnings, l.Warnings...), l.Contested
 	v.Orders = pendingOf(rec)
-	v.Hardware, v.Facts, v.Rescue = rec.Hardware, s.facts, rec.Rescue
+	v.Facts, v.Rescue = s.facts, rec.Rescue
+	if rec.Hardware != nil {
+		v.Hardware = rec.Hardware
+	}
 	if d, ok := s.due(); ok {
 		v.Deadline = &proto.Deadline{Stage: d.Stage, Since: d.Since, At: d.Stall, MovedMS: d.Moved.Milliseconds()}
 		if s.usual != nil && d.Stage == l.Awaited {

@@ -19,10 +19,11 @@ type nodeRecord struct {
 	Install    string           `json:"install,omitempty"` // the newest
 	Ordinal    uint64           `json:"ordinal,omitempty"` // of the newest install
 	Discovered bool             `json:"discovered,omitempty"`
-	Unasked    bool             `json:"unasked,omitempty"` // it was met, and no operator has said a word of it
-	Identity   identity         `json:"identity,omitzero"` // as the machine told it
-	Moved      string           `json:"moved,omitempty"`   // why the machine may be another one, until an operator changes the node
-	History    uint64           `json:"history,omitempty"` // entries that there ever were
+	Unasked    bool             `json:"unasked,omitempty"`  // it was met, and no operator has said a word of it
+	Identity   identity         `json:"identity,omitzero"`  // as the machine told it
+	Hardware   *proto.Hardware  `json:"hardware,omitempty"` // of a discovered machine, as of its last hello; an install has its own
+	Moved      string           `json:"moved,omitempty"`    // why the machine may be another one, until an operator changes the node
+	History    uint64           `json:"history,omitempty"`  // entries that there ever were
 	// Changes is what proto.Changes has in Done. The map is never changed, only replaced.
 	Changes  map[string]string `json:"changes,omitempty"`
 	Changed  time.Time         `json:"changed"`

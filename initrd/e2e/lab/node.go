@@ -81,7 +81,7 @@ func (n *Node) grub(ctx context.Context, dir string) error {
 		return err
 	}
 	return command(ctx, io.Discard, time.Minute, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
-		"pxe", "net", "http", "tftp", "normal", "configfile", "linux", "echo", "sleep", "test", "reboot", "chain", "search", "serial", "terminal")
+		"pxe", "net", "http", "tftp", "normal", "configfile", "linux", "echo", "sleep", "test", "minicmd", "reboot", "chain", "search", "serial", "terminal")
 }
 
 // Now asks the collector for the node's state.
