@@ -4,6 +4,7 @@ package evidence
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,14 @@ const (
 	Initrd     Kind = "initrd-sent"
 	Answer     Kind = "answer-sent"
 	Image      Kind = "image-sent"
+
+	// What SLES's linuxrc fetches, in its order; Stacki waits for each by itself.
+	SLESConfig   Kind = "config-sent"
+	SLESCommon   Kind = "common-sent"
+	SLESRoot     Kind = "root-sent"
+	SLESCracklib Kind = "cracklib-sent"
+	SLESBind     Kind = "bind-sent"
+	SLESImage    Kind = "sles-img-sent"
 )
 
 // What is out of line, and what went wrong.
@@ -46,14 +55,12 @@ const (
 // stages are the kinds that a boot passes, in the order of proto.Stages.
 var stages = [...]Kind{Discover, Offer, Request, Ack, BootScript, BootLoader, Kernel, Initrd, Answer, Image}
 
+// linuxrc are the stages that only SLES has. A probe of logs does without them.
+var linuxrc = [...]Kind{SLESConfig, SLESCommon, SLESRoot, SLESCracklib, SLESBind, SLESImage}
+
 // Stage reports whether k is a milestone, and not an error or a detail.
 func (k Kind) Stage() bool {
-	for _, s := range stages {
-		if k == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(stages[:], k) || slices.Contains(linuxrc[:], k)
 }
 
 // Error reports whether k says that something went wrong.

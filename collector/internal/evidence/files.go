@@ -24,6 +24,12 @@ type rule struct {
 
 // rules are tried from the top; the first that fits decides. An empty stage: not about booting.
 var rules = [...]rule{
+	{SLESConfig, ends, below("config"), false},
+	{SLESCommon, ends, below("common"), false},
+	{SLESRoot, ends, below("root"), false},
+	{SLESCracklib, is, []string{"cracklib-dict-full.rpm"}, false},
+	{SLESBind, ends, below("bind"), false},
+	{SLESImage, is, []string{"sles-stacki.img", "sles.img", "sles11.img", "sles12.img", "sles15.img"}, false},
 	{"", ends, []string{".rpm", ".drpm", ".deb", ".udeb", ".html", ".css", ".js", ".png", ".ico", ".lst", ".sig", ".msg", ".hlp", "/updates.img", "/product.img", ".sha256", ".asc", ".gpg"}, false},
 
 	{Answer, contains, []string{"/boot/answer/", "/autoinst/", "/svc/op/ks/", "/svc/op/autoinstall/", "/unattended/provision", "/preseed/", "/kickstart/", "/kickstarts/", "/ks/", "/autoyast/"}, false},
@@ -54,6 +60,15 @@ var rules = [...]rule{
 
 	{Initrd, ends, []string{".img", ".img.gz", ".img.xz", ".img.zst", ".cpio", ".cpio.gz", ".cpio.xz", ".cpio.zst", ".cgz"}, true},
 	{Image, ends, []string{".img", ".img.gz", ".img.xz", ".img.zst"}, false},
+}
+
+// below gives the paths of a file of SLES's installation system, which is in boot/ARCHITECTURE of its medium.
+func below(name string) []string {
+	var out []string
+	for _, arch := range []string{"x86_64", "i386", "aarch64", "ppc64le", "s390x"} {
+		out = append(out, "/boot/"+arch+"/"+name)
+	}
+	return out
 }
 
 // optional are the files that clients ask for on the chance that they are there. That one is missing is no fault.

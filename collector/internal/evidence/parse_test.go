@@ -369,6 +369,9 @@ func TestStageOf(t *testing.T) {
 		{"/cblr/svc/op/ipxe/system/n1", true, evidence.BootScript},
 		{"/boot/answer/01J/abc/ks.cfg", false, evidence.Answer}, {"/ks.cfg", false, evidence.Answer}, {"/preseed.cfg", false, evidence.Answer}, {"/install/autoinst/n1", false, evidence.Answer}, {"/autoinst.xml", false, evidence.Answer},
 		{"/nocloud/user-data", false, evidence.Answer}, {"/cblr/svc/op/ks/system/n1", false, evidence.Answer}, {"/install/sbin/profile.cgi", false, evidence.Answer},
+		{"/sles12/boot/x86_64/config", false, evidence.SLESConfig}, {"/sles12/boot/x86_64/common", false, evidence.SLESCommon}, {"/sles12/boot/x86_64/root", false, evidence.SLESRoot},
+		{"/sles12/boot/x86_64/cracklib-dict-full.rpm", false, evidence.SLESCracklib}, {"/sles12/boot/x86_64/bind", false, evidence.SLESBind}, {"/sles12/boot/x86_64/sles12.img", false, evidence.SLESImage},
+		{"/sles12/boot/x86_64/loader/linux", true, evidence.Kernel}, {"/sles12/boot/x86_64/loader/initrd", true, evidence.Initrd}, {"/home/config", false, ""},
 		{"/el9/Packages/kernel-5.14.rpm", false, ""}, {"/index.html", true, ""}, {"/v1/status", false, ""}, {"", true, ""},
 	} {
 		if got := evidence.StageOf(tt.file, tt.loader); got != tt.want {
