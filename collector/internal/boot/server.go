@@ -67,7 +67,12 @@ type Request struct {
 func (r Request) Images() string { return "http://" + r.Host + "/images" }
 
 // TicketImages is Images with the ticket of an attempt, so that what is fetched below it is known to be fetched by that.
-func (r Request) TicketImages(ticket string) string { return r.Images() + "/~" + ticket }
+func (r Request) TicketImages(ticket string) string {
+	if ticket == "" { // a rescue, which is no attempt
+		return r.Images()
+	}
+	return r.Images() + "/~" + ticket
+}
 
 // Decision is what a machine boots.
 type Decision struct {
