@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"strings"
 	"time"
 
@@ -22,6 +23,11 @@ func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
 		Listeners: []doctor.Listener{{Name: "agents and operators", Addr: s.tls.Addr()}, {Name: "boot scripts", Addr: s.plain.Addr()},
 			{Name: "socket", Addr: s.socket.Addr()}},
+		Clock: doctor.KernelClock, Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
+		Trees: []doctor.Tree{
+			{Name: "TFTP", Roots: s.set.Evidence.TFTPRoots, Users: []string{"tftp", "dnsmasq", "nobody"}},
+			{Name: "web", Roots: s.set.Evidence.WebRoots, Users: []string{"apache", "www-data", "nginx", "wwwrun", "http"}},
+		},
 	})
 }
 

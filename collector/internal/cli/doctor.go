@@ -22,9 +22,11 @@ func doctorCommand(s *session) *cobra.Command {
 		Short: "look whether the frontend is fit for installs",
 		Long: `Doctor looks at the frontend: is the collector there and of this program's
 version, does its database work, is there room on its disks, are certificates
-good for long, do its listeners answer, are kernel and initrds of each profile
-and the agent's overlay there, can the logs be read that are its evidence, and
-is there a DHCP server that is not ours. One line for each; where something is
+good for long, is the clock kept, are the addresses in boot scripts this
+machine's, do its listeners answer, are kernel and initrds of each profile and
+the agent's overlay there, may the TFTP and web servers read their files, can
+the logs be read that are its evidence, and is there a DHCP server that is not
+ours. One line for each; where something is
 not good, what to do stands below it.`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

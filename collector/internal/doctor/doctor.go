@@ -41,6 +41,10 @@ type Site struct {
 	Evidence              []Log
 	Syslog                string // where syslog is received by TCP, HOST:PORT; empty if it is not
 	Rogues                []Rogue
+	Clock                 func() (kept bool, err error) // KernelClock
+	Addresses             func() ([]net.Addr, error)    // of this machine
+	Advertise             []string                      // as the settings have it
+	Trees                 []Tree
 }
 
 // Listener is a place where the collector answers.
@@ -67,10 +71,15 @@ func Check(ctx context.Context, s Site) []proto.Check {
 	out.disk("disk of the images", s.Images, s.needsImages())
 	out.logs(s)
 	out.certificates(s)
+	out.clock(s)
+	out.addresses(s)
 	for _, l := range s.Listeners {
 		out.listener(ctx, l)
 	}
 	out.profiles(s)
+	for _, t := range s.Trees {
+		out.tree(ctx, t)
+	}
 	out.evidence(s)
 	return out
 }
