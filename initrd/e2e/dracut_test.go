@@ -94,12 +94,12 @@ steps:
 func wantLog(m *machine, step, want string) {
 	m.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(500 * time.Millisecond) {
-		log := m.provost("log", "n1", step)
+		log, err := m.lab.Provost(m.ctx, "log", "n1", step)
 		if strings.Contains(log, want) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Errorf("provost log n1 %s = %q, want %q in it", step, log, want)
+			m.t.Errorf("provost log n1 %s = %q, %v, want %q in it", step, log, err, want)
 			return
 		}
 	}
