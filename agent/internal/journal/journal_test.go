@@ -447,12 +447,14 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		kill := time.AfterFunc(time.Duration(20+7*i)*time.Millisecond, func() { cmd.Process.Kill() })
-		for sc := bufio.NewScanner(out); sc.Scan(); {
-			acknowledged = append(acknowledged, sc.Text())
+		killing := false
+		for sc := bufio.NewScanner(out); sc.Scan(); { // from its first word on, so that a slow machine sees the same
+			if acknowledged = append(acknowledged, sc.Text()); !killing {
+				killing = true
+				time.AfterFunc(time.Duration(3*i)*time.Millisecond, func() { cmd.Process.Kill() })
+			}
 		}
 		cmd.Wait()
-		kill.Stop()
 		add(t, j, "between")
 	}
 	got := messages(t, j)
@@ -466,8 +468,8 @@ func TestKill(t *testing.T) {
 			t.Fatalf("acknowledged record %q is not there", a)
 		}
 	}
-	if len(acknowledged) == 0 {
-		t.Error("no writer lived long enough to acknowledge anything")
+	if len(acknowledged) < 15 {
+		t.Errorf("15 writers acknowledged %d records", len(acknowledged))
 	}
 	if again := open(t, dir, journal.Options{}); len(again.Damage()) != 0 {
 		t.Errorf("kills damaged the journal: %v", again.Damage())

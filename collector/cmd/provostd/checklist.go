@@ -37,7 +37,7 @@ const (
 //
 //	2026-11-20T17:46:51.123Z n07 dhcp-ack log:dnsmasq 10.0.0.7
 //
-// and a line in the collector's own log for each change of a node's status. It follows the feed of events, so that it never
+// and a line in the collector's own log for each change of a node's status; after a crash the last of them may stand twice. It follows the feed of events, so that it never
 // holds up anything. After a crash it goes on exactly where the file's last final line was: the file is cut to it.
 type checklist struct {
 	path   string // of the log; its position is beside it
@@ -61,11 +61,13 @@ type checklistPosition struct {
 // runChecklist writes until ctx ends. What it cannot write is said once, and tried again with the next lines.
 func runChecklist(ctx context.Context, path string, reg *registry.Registry, log *slog.Logger) {
 	c := &checklist{path: path, reg: reg, log: log, status: map[string]string{}, changed: map[string]bool{}}
-	for _, n := range reg.Nodes(nil) {
-		c.status[n.Name] = n.Summary
-	}
 	if err := c.open(); err != nil {
 		log.Error("the checklist is not written", "error", err)
+	}
+	for _, n := range reg.Nodes(nil) {
+		if n.Revision <= c.at.Revision { // what came after it has yet to be told of
+			c.status[n.Name] = n.Summary
+		}
 	}
 	defer func() {
 		if c.file != nil {
