@@ -42,7 +42,8 @@ const (
 	KindSuperseded Kind = "superseded"  // a newer install was ordered
 )
 
-var agentKinds = []Kind{KindAgentStart, KindStage, KindStalled, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
+// AgentKinds lists the kinds that an agent writes.
+var AgentKinds = []Kind{KindAgentStart, KindStage, KindStalled, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
 
 // Limits of one event. A longer text is cut by whoever writes it, with the cut stated.
 const (
@@ -104,7 +105,7 @@ type Event struct {
 // it never makes the collector refuse its neighbours.
 func (e *Event) CheckAgent() error {
 	switch {
-	case !slices.Contains(agentKinds, e.Kind):
+	case !slices.Contains(AgentKinds, e.Kind):
 		return fmt.Errorf("kind %q is not one that an agent may send", clip(string(e.Kind)))
 	case e.Seq == 0:
 		return fmt.Errorf("seq is 0: sequence numbers start at 1")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"provost/collector/internal/eventjson"
 	"provost/collector/internal/store"
 	"provost/proto"
 )
@@ -34,7 +35,7 @@ func (a *API) hello(c *call) error {
 
 func (a *API) events(c *call) error {
 	var q proto.EventsRequest
-	if err := c.decode(&q, false); err != nil {
+	if err := c.decodeBy(&q, false, func(b []byte) bool { return eventjson.DecodeRequest(b, &q) }); err != nil {
 		return err
 	}
 	answer, err := a.cfg.Registry.Events(c.ctx(), c.who.install, &q)

@@ -118,13 +118,18 @@ func (c *call) head(status int) {
 // decode reads a body of JSON. Operators' bodies may be empty and may hold nothing unknown; agents may be newer than this
 // collector, and say more than it knows.
 func (c *call) decode(v any, strict bool) error {
+	return c.decodeBy(v, strict, func(b []byte) bool { return !strict && json.Unmarshal(b, v) == nil })
+}
+
+// decodeBy is decode with a way that is tried first; it gives false where encoding/json has to say what is wrong.
+func (c *call) decodeBy(v any, strict bool, quick func(body []byte) bool) error {
 	var body io.Reader = c.r.Body
 	if n := c.r.ContentLength; n > 0 && n <= c.limit { // read at once: a json.Decoder would copy it again and again
 		b := make([]byte, n)
 		if got, err := io.ReadFull(c.r.Body, b); err != nil {
 			b = b[:got]
 		}
-		if !strict && json.Unmarshal(b, v) == nil {
+		if quick(b) {
 			return nil
 		}
 		body = bytes.NewReader(b) // for the reason why not

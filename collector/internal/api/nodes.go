@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"provost/proto"
 )
@@ -22,8 +23,8 @@ func (a *API) selected(c *call, discovered bool) ([]string, error) {
 	return names, err
 }
 
-// list answers with the named nodes, as they are encoded: 100,000 of them are some 40 MB.
-func (a *API) list(c *call, names []string) error {
+// listHead is the begin of a list of nodes.
+func (a *API) listHead() ([]byte, error) {
 	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), Nodes: []proto.Node{}}
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
@@ -33,16 +34,50 @@ func (a *API) list(c *call, names []string) error {
 	}
 	head, err := json.Marshal(l)
 	if err != nil {
-		return fmt.Errorf("encoding the answer: %w", err)
+		return nil, fmt.Errorf("encoding the answer: %w", err)
+	}
+	return bytes.TrimSuffix(head, []byte("]}")), nil // nodes is the last, and empty
+}
+
+// list answers with the named nodes, as they are encoded.
+func (a *API) list(c *call, names []string) error {
+	head, err := a.listHead()
+	if err != nil {
+		return err
 	}
 	c.head(http.StatusOK)
-	c.w.Write(bytes.TrimSuffix(head, []byte("]}"))) // nodes is the last, and empty
+	c.w.Write(head)
 	err = a.cfg.Registry.EncodeNodes(names, func(b []byte) error { _, err := c.w.Write(b); return err })
 	if err != nil {
 		a.cfg.Log.Debug("list of nodes broken off", "remote", c.r.RemoteAddr, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
 	c.w.Write([]byte("]}"))
+	return nil
+}
+
+// listAll answers with every node: 100,000 of them are some 40 MB.
+func (a *API) listAll(c *call) error {
+	head, err := a.listHead()
+	if err != nil {
+		return err
+	}
+	parts, err := a.cfg.Registry.EncodeAll()
+	if err != nil {
+		return err
+	}
+	parts = append(append([][]byte{head}, parts...), []byte("]}"))
+	if _, packed := c.w.(*compressed); !packed {
+		size := 0
+		for _, b := range parts {
+			size += len(b)
+		}
+		c.w.Header().Set("Content-Length", strconv.Itoa(size))
+	}
+	c.head(http.StatusOK)
+	for _, b := range parts {
+		c.w.Write(b) // the client may have gone; there is nobody to tell
+	}
 	return nil
 }
 
@@ -54,7 +89,7 @@ func (a *API) status(c *call) error {
 	}
 	label := q.Get("label")
 	if expr == "@all" && label == "" {
-		return a.list(c, a.cfg.Registry.Everybody())
+		return a.listAll(c)
 	}
 	names, err := a.cfg.Registry.Select(expr, true)
 	if err != nil {

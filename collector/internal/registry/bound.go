@@ -31,8 +31,11 @@ type fill struct {
 func (in *install) fill() fill {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return fill{in.packed.Count + len(in.revisions), in.bytes}
+	return in.filled()
 }
+
+// filled is fill for whoever holds in.mu.
+func (in *install) filled() fill { return fill{in.packed.Count + len(in.revisions), in.bytes} }
 
 // fill gives what an install has, with everything decided so far.
 func (c *change) fill(id string) fill {

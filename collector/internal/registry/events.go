@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"provost/collector/internal/eventjson"
 	"provost/proto"
 )
 
@@ -19,6 +20,9 @@ type record struct {
 	encoded []byte // the event as JSON, without what the collector says of it and without its closing brace; nil if it is bad
 	bad     error
 }
+
+// eventSize is room for most events with what the collector says of them.
+const eventSize = 1024
 
 // Events takes a run of an agent's journal records. id is the install of the request's token.
 func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest) (*proto.EventsAnswer, error) {
@@ -59,7 +63,7 @@ func (r *Registry) Events(ctx context.Context, id string, q *proto.EventsRequest
 // what an agent journals before its hello has an id of its own making, and the token says whose it is.
 func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 	var rec record
-	if err := json.Unmarshal(raw, &rec.event); err != nil {
+	if err := eventjson.Decode(raw, &rec.event); err != nil {
 		rec.bad = fmt.Errorf("it is no event: %w", err)
 		return rec
 	}
@@ -74,6 +78,9 @@ func decodeRecord(raw json.RawMessage, q *proto.EventsRequest) record {
 	}
 	e.Revision, e.Node, e.Attempt, e.At = 0, "", 0, time.Time{} // these are the collector's to say
 	e.Install, e.Source, e.Journal = q.Install, proto.SourceAgent, q.Journal
+	if e.Boot == q.Clock.Boot {
+		e.Boot = q.Clock.Boot // which is the one copy
+	}
 	oneWords(e)
 	return rec
 }
@@ -83,7 +90,7 @@ func (r *record) encode() {
 	if r.bad != nil || r.event.Seq == 0 || r.event.Time.IsZero() {
 		return
 	}
-	if b, err := json.Marshal(&r.event); err == nil { // an error comes again when the whole is encoded
+	if b, err := eventjson.Append(make([]byte, 0, eventSize), &r.event); err == nil { // an error comes again when the whole is encoded
 		r.encoded = b[:len(b)-1]
 	}
 }
@@ -128,8 +135,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	sealed, reboots := false, rec.Reboots
 	memory := c.memory(rec)
 	had := c.fill(id)
-	for i, r := range records {
-		e := r.event
+	for i := range records {
+		r := &records[i]
+		e := &r.event
 		if e.Seq == 0 {
 			e.Seq = m.Next // nobody can say better
 		}
@@ -139,8 +147,11 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 		if e.Seq > m.Next {
 			break
 		}
-		e.At = clock.at(&e, m.At)
-		if over := c.r.opt.Retention.refuse(had, &e, r.bad != nil); over != nil {
+		e.At = clock.at(e, m.At)
+		refusal := func(text string) *proto.Event {
+			return &proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true, Message: proto.Clip(text, proto.MaxMessage)}
+		}
+		if over := c.r.opt.Retention.refuse(had, e, r.bad != nil); over != nil {
 			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeTooLarge, Detail: over.Error()})
 			first := rec.Refused == 0
 			m = mark{e.Seq + 1, e.At}
@@ -150,18 +161,17 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			if !first {
 				continue
 			}
-			e = proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true, Message: over.Error()}
+			e = refusal(over.Error())
 		} else if r.bad != nil {
 			a.Refused = append(a.Refused, proto.Refusal{Seq: e.Seq, Code: proto.CodeBadRequest, Detail: r.bad.Error()})
-			e = proto.Event{Kind: proto.KindNote, Seq: e.Seq, At: e.At, Time: e.At, Source: proto.SourceAuth, Warning: true,
-				Message: proto.Clip(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad), proto.MaxMessage)}
+			e = refusal(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad))
 		} else {
 			e.Source = proto.SourceAgent
 			if e.Kind == proto.KindReboot || e.Kind == proto.KindOrder {
 				own()
-				rec.follow(&e)
+				rec.follow(e)
 			}
-			memory.follow(&e)
+			memory.follow(e)
 			sealed = sealed || e.Kind == proto.KindSealed
 		}
 		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
@@ -174,7 +184,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	}
 	if m != c.mark(id, q.Journal) {
 		c.setMark(id, q.Journal, m)
-		c.taken[id] = had
+		set(&c.taken, id, had)
 	}
 	if rec.Reboots > reboots {
 		c.keepRun(id, q.Run)

@@ -54,7 +54,7 @@ func (c *change) history(name string, e proto.HistoryEntry, steps []stepRef) err
 		return err
 	}
 	c.tx.Put(store.Nodes, name, b)
-	c.nodes[name] = &n
+	set(&c.nodes, name, &n)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,12 +52,22 @@ type encoded struct {
 	json []byte
 }
 
-// cell has the latest encoded of a node, whichever of its records that was made of.
-type cell = atomic.Pointer[encoded]
+// cell is what is kept of a node for lists, whichever of its records that was made of.
+type cell struct {
+	latest atomic.Pointer[encoded]
+	piece  atomic.Pointer[piece] // of the list of all nodes
+}
+
+// changed says that some of the node's sources are others now.
+func (c *cell) changed() {
+	if p := c.piece.Load(); p != nil {
+		p.fresh.Store(false)
+	}
+}
 
 // encode gives a node as JSON, which nobody may change. It is encoded when something has changed.
 func (s sources) encode() ([]byte, error) {
-	if e := s.n.cell.Load(); e != nil && e.sources == s {
+	if e := s.n.cell.latest.Load(); e != nil && e.sources == s {
 		return e.json, nil
 	}
 	v := s.node()
@@ -65,59 +76,152 @@ func (s sources) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding node %s: %w", s.n.Spec.Name, err)
 	}
-	s.n.cell.Store(&encoded{s, slices.Clip(b)})
+	s.n.cell.latest.Store(&encoded{s, slices.Clip(b)})
 	return b, nil
 }
 
-// order is the names of all nodes, and of how many changes of that set.
+// listPiece is how many nodes are looked at in one go, so that nobody waits long to change them.
+const listPiece = 512
+
+// order is all nodes, and of how many changes of that set.
 type order struct {
 	changes uint64
 	names   []string
+	pieces  []*piece
 }
 
-// Everybody gives the names of all nodes in natural order. They must not be changed.
-func (r *Registry) Everybody() []string {
+// piece is a part of the list of all nodes, with its JSON, commas between, as long as that is what there is.
+type piece struct {
+	names []string
+	fresh atomic.Bool // no node of it has changed since json was begun
+
+	mu   sync.Mutex
+	json []byte // replaced, never changed
+	// What json also rests on: what all nodes share, and when a log last spoke of nodes without an install.
+	down  *[]deadline.Interval
+	usual uint64
+	lines map[string]time.Time
+}
+
+// all gives every node in natural order.
+func (r *Registry) all() *order {
 	r.pub.RLock()
 	defer r.pub.RUnlock()
 	if o := r.everybody.Load(); o != nil && o.changes == r.pub.set {
-		return o.names
+		return o
 	}
 	o := &order{changes: r.pub.set, names: make([]string, 0, len(r.pub.nodes))}
 	for name := range r.pub.nodes {
 		o.names = append(o.names, name)
 	}
 	slices.SortFunc(o.names, nodeset.Compare)
+	for names := range slices.Chunk(o.names, listPiece) {
+		p := &piece{names: names}
+		o.pieces = append(o.pieces, p)
+		for _, name := range names {
+			r.pub.nodes[name].cell.piece.Store(p)
+		}
+	}
 	r.everybody.Store(o)
-	return o.names
+	return o
 }
 
-// listPiece is how many nodes are looked at in one go, so that nobody waits long to change them.
-const listPiece = 512
+// Everybody gives the names of all nodes in natural order. They must not be changed.
+func (r *Registry) Everybody() []string { return r.all().names }
+
+// EncodeAll gives the JSON of all nodes in natural order, with commas between, in parts that must not be changed. Parts of
+// which no node has changed are those of the last time.
+func (r *Registry) EncodeAll() ([][]byte, error) {
+	var parts [][]byte
+	for _, p := range r.all().pieces {
+		b, err := r.encodePiece(p)
+		if err != nil {
+			return nil, err
+		}
+		if len(b) == 0 {
+			continue // its nodes have gone
+		}
+		if len(parts) > 0 {
+			parts = append(parts, []byte{','})
+		}
+		parts = append(parts, b)
+	}
+	return parts, nil
+}
+
+func (r *Registry) encodePiece(p *piece) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	down, usual := r.downtime.list(), r.usual.changes.Load()
+	spoken := func() bool {
+		for name, at := range p.lines {
+			if !r.lastLine(name).Equal(at) {
+				return true
+			}
+		}
+		return false
+	}
+	if p.fresh.Load() && p.down == down && p.usual == usual && !spoken() {
+		return p.json, nil
+	}
+	p.fresh.Store(true) // before the look: what changes meanwhile is looked at again
+	found := r.lookUp(p.names, nil)
+	b, err := join(nil, found)
+	if err != nil {
+		p.fresh.Store(false)
+		return nil, err
+	}
+	p.json, p.down, p.usual, p.lines = slices.Clip(b), down, usual, nil
+	for _, s := range found {
+		if s.in == nil {
+			set(&p.lines, s.n.Spec.Name, s.line)
+		}
+	}
+	return p.json, nil
+}
+
+// lookUp appends the sources of the named nodes that there are.
+func (r *Registry) lookUp(names []string, to []sources) []sources {
+	r.pub.RLock()
+	defer r.pub.RUnlock()
+	for _, name := range names {
+		if n := r.pub.nodes[name]; n != nil {
+			to = append(to, r.sources(n))
+		}
+	}
+	return to
+}
+
+// join appends the JSON of nodes, with commas between.
+func join(b []byte, nodes []sources) ([]byte, error) {
+	for i, s := range nodes {
+		one, err := s.encode()
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, one...)
+	}
+	return b, nil
+}
 
 // EncodeNodes calls write with the JSON of the named nodes in their order, with commas between, in pieces. Nodes that have
 // gone meanwhile are left out.
 func (r *Registry) EncodeNodes(names []string, write func([]byte) error) error {
-	found := make([]sources, 0, listPiece)
+	found := make([]sources, 0, min(len(names), listPiece))
 	var b []byte
 	first := true
 	for piece := range slices.Chunk(names, listPiece) {
-		found, b = found[:0], b[:0]
-		r.pub.RLock()
-		for _, name := range piece {
-			if n := r.pub.nodes[name]; n != nil {
-				found = append(found, r.sources(n))
-			}
+		found, b = r.lookUp(piece, found[:0]), b[:0]
+		if !first && len(found) > 0 {
+			b = append(b, ',')
 		}
-		r.pub.RUnlock()
-		for _, s := range found {
-			one, err := s.encode()
-			if err != nil {
-				return err
-			}
-			if !first {
-				b = append(b, ',')
-			}
-			b, first = append(b, one...), false
+		first = first && len(found) == 0
+		var err error
+		if b, err = join(b, found); err != nil {
+			return err
 		}
 		if err := write(b); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 // load builds the model from the store and publishes it: records, then checkpoints, then the events after them.
 func (r *Registry) load() error {
 	m := &model{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, operators: map[string]operatorToken{}, touched: map[string]bool{},
-		dirtyNodes: map[string]bool{}, dirtyInstalls: map[string]bool{}, dirtyMACs: map[string]bool{}, dirtyOperators: map[string]bool{}}
+		dirtyNodes: map[string]bool{}, dirtyInstalls: map[string]bool{}, dirtyMarks: map[string]bool{}, dirtyCells: map[string]bool{}, dirtyMACs: map[string]bool{}, dirtyOperators: map[string]bool{}}
 	r.m = m
 	r.pub = published{nodes: map[string]*node{}, installs: map[string]*install{}, macs: map[string]string{}, agents: map[string]string{}, operators: map[string]operatorToken{}}
 	err := readAll(r.st, store.Nodes, whole, func(name string, v []byte) (*node, error) {
@@ -100,7 +100,7 @@ func (r *Registry) replay() error {
 				return err
 			}
 			oneWords(&e)
-			in.apply(&e, len(s.Value))
+			in.apply([]*proto.Event{&e}, []store.Entry{s})
 			r.checkpoints.touch(e.Install, e.Revision, r.now())
 		}
 		after = entries[len(entries)-1].Revision

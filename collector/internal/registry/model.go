@@ -58,10 +58,12 @@ type model struct {
 	operators map[string]operatorToken
 	touched   map[string]bool // files that were put since the last round of sweep
 
-	// What the group at hand has changed, to be published with its commit or taken back.
-	dirtyNodes, dirtyInstalls map[string]bool
-	dirtyMACs, dirtyOperators map[string]bool
-	events                    []*proto.Event
+	// What the group at hand has changed, to be published with its commit or taken back. Of an install with new marks alone
+	// nothing is published but its events.
+	dirtyNodes, dirtyInstalls, dirtyMarks map[string]bool
+	dirtyMACs, dirtyOperators             map[string]bool
+	dirtyCells                            map[string]bool // of nodes whose part of lists is another one now
+	events                                []*proto.Event
 }
 
 // published is what readers see.
@@ -142,10 +144,9 @@ func (c *change) mark(id, journal string) mark {
 }
 
 func (c *change) setMark(id, journal string, m mark) {
-	if c.marks[id] == nil {
-		c.marks[id] = map[string]mark{}
-	}
-	c.marks[id][journal] = m
+	marks := c.marks[id]
+	set(&marks, journal, m)
+	set(&c.marks, id, marks)
 }
 
 func (c *change) putNode(n *node) error {
@@ -156,7 +157,7 @@ func (c *change) putNode(n *node) error {
 		return fmt.Errorf("encoding node %s: %w", n.Spec.Name, err)
 	}
 	c.tx.Put(store.Nodes, n.Spec.Name, b)
-	c.nodes[n.Spec.Name] = &v
+	set(&c.nodes, n.Spec.Name, &v)
 	return nil
 }
 
@@ -172,19 +173,21 @@ func (c *change) putInstall(rec *installRecord) error {
 		return fmt.Errorf("encoding install %s: %w", rec.ID, err)
 	}
 	c.tx.Put(store.Installs, rec.ID, b)
-	c.records[rec.ID] = rec
+	set(&c.records, rec.ID, rec)
 	return nil
 }
 
 // append adds an event of the collector's own, unless its identity is set already: then it is an agent's.
-func (c *change) append(e proto.Event) error { return c.appendEncoded(e, nil) }
-
-// appendEncoded does it with the JSON of the event at hand, but for its end: what the collector says, which are the last
-// fields of a proto.Event. Nil is none.
-func (c *change) appendEncoded(e proto.Event, b []byte) error {
+func (c *change) append(e proto.Event) error {
 	if err := c.wake(e.Install); err != nil {
 		return err
 	}
+	return c.appendEncoded(&e, nil)
+}
+
+// appendEncoded does it for an install that is awake, with the JSON of the event at hand, but for its end: what the collector
+// says, which are the last fields of a proto.Event. Nil is none. The event is the model's from then on.
+func (c *change) appendEncoded(e *proto.Event, b []byte) error {
 	e.Revision = c.tx.NextRevision()
 	if e.Seq == 0 {
 		e.Seq = e.Revision // unique within a source, and growing
@@ -197,11 +200,11 @@ func (c *change) appendEncoded(e proto.Event, b []byte) error {
 	}
 	if b == nil {
 		var err error
-		if b, err = json.Marshal(&e); err != nil {
+		if b, err = json.Marshal(e); err != nil {
 			return fmt.Errorf("encoding event: %w", err)
 		}
 	} else {
-		b = strconv.AppendUint(append(slices.Grow(b, 160), `,"revision":`...), e.Revision, 10)
+		b = strconv.AppendUint(append(slices.Grow(b, 200), `,"revision":`...), e.Revision, 10)
 		b = append(append(append(b, `,"node":"`...), e.Node...), '"') // a name has nothing to escape: proto.CheckNode
 		if e.Attempt != 0 {
 			b = strconv.AppendInt(append(b, `,"attempt":`...), int64(e.Attempt), 10)
@@ -209,7 +212,7 @@ func (c *change) appendEncoded(e proto.Event, b []byte) error {
 		b = append(e.At.AppendFormat(append(b, `,"at":"`...), time.RFC3339Nano), `"}`...)
 	}
 	c.tx.Append(b)
-	c.events = append(c.events, &e)
+	c.events = append(c.events, e)
 	return nil
 }
 
@@ -237,7 +240,7 @@ func (c *change) keep() {
 				in.marks = map[string]mark{}
 			}
 			maps.Copy(in.marks, marks)
-			m.dirtyInstalls[id] = true
+			m.dirtyMarks[id] = true
 		}
 	}
 	for id, f := range c.taken { // their marks are set as well
@@ -264,6 +267,14 @@ func (c *change) keep() {
 	m.events = append(m.events, c.events...)
 }
 
+// set is m[k] = v for a map that is made with its first entry.
+func set[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[k] = v
+}
+
 func put[K comparable, V any](m map[K]V, k K, v V, remove bool) {
 	if remove {
 		delete(m, k)
@@ -275,19 +286,31 @@ func put[K comparable, V any](m map[K]V, k K, v V, remove bool) {
 // committed publishes what the group has changed. The store's writer calls it after the commit.
 func (r *Registry) committed(entries []store.Entry) {
 	m, p := r.m, &r.pub
-	for i, e := range m.events { // every event of the store is a change's
-		if in := m.installs[e.Install]; in != nil {
-			in.apply(e, len(entries[i].Value))
-			in.taken = in.fill()
+	now := r.now()
+	for i := 0; i < len(m.events); { // every event of the store is a change's
+		id, first := m.events[i].Install, i
+		for i++; i < len(m.events) && m.events[i].Install == id; i++ { // those of a request come in a row
+		}
+		in := m.installs[id]
+		if in == nil {
+			continue
+		}
+		in.taken = in.apply(m.events[first:i], entries[first:i])
+		for _, e := range m.events[first:i] {
 			if e.Stage == "booted" || e.Kind == proto.KindRunEnd && e.Outcome.Good() && e.Phase != proto.PhasePre && e.Phase != proto.PhasePost {
 				r.learn(in)
 			}
-			r.checkpoints.touch(e.Install, e.Revision, r.now())
 		}
+		r.checkpoints.touch(id, m.events[first].Revision, now)
+		m.dirtyCells[in.next.Node] = true
 	}
 	p.Lock()
 	for id := range m.dirtyInstalls {
-		p.publishInstall(id, m.installs[id])
+		in := m.installs[id]
+		p.publishInstall(id, in)
+		if in != nil {
+			m.dirtyCells[in.next.Node] = true
+		}
 	}
 	for name := range m.dirtyNodes {
 		n, ok := m.nodes[name]
@@ -298,6 +321,12 @@ func (r *Registry) committed(entries []store.Entry) {
 			p.set++
 		}
 		put(p.nodes, name, n, !ok)
+		m.dirtyCells[name] = true
+	}
+	for name := range m.dirtyCells {
+		if n := m.nodes[name]; n != nil {
+			n.cell.changed()
+		}
 	}
 	if len(m.dirtyNodes) > 0 {
 		p.changes++
@@ -338,6 +367,7 @@ func (p *published) publishInstall(id string, in *install) {
 func (r *Registry) lost() {
 	m, p := r.m, &r.pub
 	p.RLock()
+	maps.Copy(m.dirtyInstalls, m.dirtyMarks)
 	for id := range m.dirtyInstalls {
 		in, ok := p.installs[id]
 		put(m.installs, id, in, !ok)
@@ -368,16 +398,27 @@ func (r *Registry) lost() {
 func (m *model) clean() {
 	clear(m.dirtyNodes)
 	clear(m.dirtyInstalls)
+	clear(m.dirtyMarks)
+	clear(m.dirtyCells)
 	clear(m.dirtyMACs)
 	clear(m.dirtyOperators)
 	clear(m.events)
 	m.events = m.events[:0]
 }
 
-// apply adds a committed event of some bytes to the fold. Events may come again, as after a restart.
-func (in *install) apply(e *proto.Event, bytes int) {
+// apply adds committed events to the fold, and gives what the install has then. Events may come again, as after a restart.
+func (in *install) apply(events []*proto.Event, entries []store.Entry) fill {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for i, e := range events {
+		in.applyOne(e, len(entries[i].Value))
+	}
+	in.view = nil
+	return in.filled()
+}
+
+// applyOne adds an event of some bytes. in.mu is locked.
+func (in *install) applyOne(e *proto.Event, bytes int) {
 	if i, found := slices.BinarySearch(in.revisions, e.Revision); !found && e.Revision > in.packed.Revision {
 		in.revisions = slices.Insert(in.revisions, i, e.Revision)
 		in.bytes += int64(bytes)
@@ -396,7 +437,6 @@ func (in *install) apply(e *proto.Event, bytes int) {
 		in.journals[e.Journal] = m
 	}
 	in.state.Apply(e)
-	in.view = nil
 }
 
 // look gives the fold's view; it must not be changed.

@@ -132,7 +132,7 @@ func (c *change) dropNode(n *node) {
 	c.setMACs(n.Spec.MACs, nil, n.Spec.Name)
 	c.dropHistory(n)
 	c.tx.Delete(store.Nodes, n.Spec.Name)
-	c.nodes[n.Spec.Name] = nil
+	set(&c.nodes, n.Spec.Name, nil)
 	for _, id := range n.installs {
 		c.dropInstall(id)
 	}
@@ -159,10 +159,10 @@ func (c *change) discover(h *proto.Hello) error {
 
 func (c *change) setMACs(old, new []string, name string) {
 	for _, mac := range old {
-		c.macs[mac] = ""
+		set(&c.macs, mac, "")
 	}
 	for _, mac := range new {
-		c.macs[mac] = name
+		set(&c.macs, mac, name)
 	}
 }
 

@@ -152,7 +152,7 @@ func (c *change) order(p *prepared) error {
 	n.installs = append(slices.Clip(slices.Clone(n.installs)), rec.ID)
 
 	in := newInstall(rec, c.r.shared.recipe(rec.Recipe, p.recipe))
-	c.made[rec.ID] = in
+	set(&c.made, rec.ID, in)
 	for digest, b := range p.scripts {
 		c.putFile(digest, b)
 	}

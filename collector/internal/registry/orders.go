@@ -242,6 +242,7 @@ func (r *Registry) Heartbeat(ctx context.Context, id, from string, h *proto.Hear
 		f.At, f.Run, f.Target = stamp(now), sane(f.Run), sane(f.Target)
 		in.facts.Store(&f)
 	}
+	n.cell.changed()
 	if err := r.learnRescue(ctx, in, from, h.Rescue); err != nil {
 		return nil, err
 	}

@@ -110,9 +110,7 @@ func (r *Registry) now() time.Time { return r.opt.Now() }
 // update makes one decision in the store's writer. fn may be cut off by ctx before it begins, never in the middle.
 func (r *Registry) update(ctx context.Context, fn func(c *change) error) error {
 	return r.st.Update(ctx, func(tx *store.Tx) error {
-		c := &change{r: r, tx: tx, who: callerOf(ctx), now: stamp(r.now()), nodes: map[string]*node{}, records: map[string]*installRecord{},
-			made: map[string]*install{}, removed: map[string]bool{}, marks: map[string]map[string]mark{}, taken: map[string]fill{}, macs: map[string]string{},
-			operators: map[string]*operatorToken{}}
+		c := &change{r: r, tx: tx, who: callerOf(ctx), now: stamp(r.now())}
 		if err := fn(c); err != nil {
 			return err
 		}

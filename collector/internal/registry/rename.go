@@ -37,7 +37,7 @@ func (r *Registry) RenameNode(ctx context.Context, old, name string) (proto.Node
 			}
 		}
 		c.tx.Delete(store.Nodes, old)
-		c.nodes[old] = nil
+		set(&c.nodes, old, nil)
 		n := *was
 		n.Spec.Name = name
 		c.setMACs(nil, n.Spec.MACs, name)

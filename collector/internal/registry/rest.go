@@ -100,7 +100,7 @@ func (r *Registry) restEnded(ctx context.Context) error {
 		r.checkpoints.writing.Lock() // none is on its way
 		err := r.st.Update(ctx, func(*store.Tx) error {
 			for _, id := range piece {
-				if in := r.m.installs[id]; in != nil && !r.m.dirtyInstalls[id] && !r.checkpoints.waits(id) {
+				if in := r.m.installs[id]; in != nil && !r.m.dirtyInstalls[id] && !r.m.dirtyMarks[id] && !r.checkpoints.waits(id) {
 					in.rest()
 				}
 			}

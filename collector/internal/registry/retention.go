@@ -276,7 +276,7 @@ func (c *change) removeOldInstalls(name string, keep int) (gone []string) {
 			v.installs = append(v.installs, id)
 		}
 	}
-	c.nodes[name] = &v // what is on the disk of it does not change
+	set(&c.nodes, name, &v) // what is on the disk of it does not change
 	return gone
 }
 
@@ -286,7 +286,7 @@ func (c *change) dropInstall(id string) {
 		c.tx.Delete(b, id)
 	}
 	c.tx.Delete(store.Plans, runKey(id))
-	c.removed[id] = true
+	set(&c.removed, id, true)
 	c.r.unused.Store(true)
 }
 

@@ -34,7 +34,7 @@ func (r *Registry) AddToken(ctx context.Context, role auth.Role, name string) (s
 			return err
 		}
 		c.tx.Put(store.Tokens, auth.Hash(token), b)
-		c.operators[auth.Hash(token)] = &t
+		set(&c.operators, auth.Hash(token), &t)
 		return nil
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func (r *Registry) RevokeToken(ctx context.Context, name string) error {
 		for hash, t := range c.r.m.operators {
 			if t.Name == name {
 				c.tx.Delete(store.Tokens, hash)
-				c.operators[hash] = nil
+				set(&c.operators, hash, nil)
 				return nil
 			}
 		}

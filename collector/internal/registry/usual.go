@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"provost/collector/internal/store"
@@ -34,6 +35,7 @@ type usual struct {
 	samples map[string]samples
 	times   map[string]map[string]*proto.Usual // by profile and stage; each is replaced, never changed
 	dirty   map[string]bool
+	changes atomic.Uint64 // of times
 }
 
 func (r *Registry) openUsual() error {
@@ -93,6 +95,7 @@ func (u *usual) reckon(profile, stage string) {
 	now := proto.Usual{MedianMS: list[(len(list)-1)/2], P90MS: list[(len(list)*9+9)/10-1], Installs: len(list)}
 	if was := u.times[profile][stage]; was == nil || *was != now {
 		u.times[profile][stage] = &now
+		u.changes.Add(1)
 	}
 }
 
