@@ -42,6 +42,9 @@ const (
 	KindSuperseded Kind = "superseded"  // a newer install was ordered
 )
 
+// Kinds lists every kind.
+var Kinds = append(slices.Clone(AgentKinds), KindOrdered, KindAttempt, KindBound, KindContested, KindBootAction, KindLoop, KindDeadline, KindAborted, KindSuperseded)
+
 // AgentKinds lists the kinds that an agent writes.
 var AgentKinds = []Kind{KindAgentStart, KindStage, KindStalled, KindRunStart, KindStepStart, KindStepEnd, KindRunEnd, KindHold, KindOrder, KindSealed, KindNote, KindReboot}
 

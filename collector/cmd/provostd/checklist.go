@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"provost/collector/internal/eventjson"
 	"provost/collector/internal/registry"
 	"provost/collector/internal/store"
 	"provost/proto"
@@ -145,7 +146,7 @@ func (c *checklist) take(entries []store.Entry) error {
 	c.buf.Reset()
 	for _, entry := range entries {
 		var e proto.Event
-		if err := json.Unmarshal(entry.Value, &e); err != nil {
+		if err := eventjson.Decode(entry.Value, &e); err != nil {
 			return fmt.Errorf("reading event %d: %w", entry.Revision, err)
 		}
 		c.changed[e.Node] = true

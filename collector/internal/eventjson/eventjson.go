@@ -3,7 +3,7 @@
 // Package eventjson reads and writes events as package encoding/json does, without reflection: ten thousand agents send
 // little else, and there JSON costs more than the disk.
 //
-// It takes what an agent really writes, and leaves everything else (unknown or doubled fields, null, odd escapes, what is
+// It takes what an agent and the collector really write, and leaves everything else (unknown or doubled fields, null, odd escapes, what is
 // no JSON at all) to encoding/json, whose result it must never differ from.
 package eventjson
 
@@ -160,6 +160,16 @@ func (s *scanner) event(e *proto.Event) bool {
 			bit, ok = 26, text(s, &e.Actor)
 		case "change":
 			bit, ok = 27, text(s, &e.Change)
+		case "topic":
+			bit, ok = 28, text(s, &e.Topic)
+		case "revision":
+			bit, ok = 29, s.uint64(&e.Revision)
+		case "node":
+			bit, ok = 30, text(s, &e.Node)
+		case "attempt":
+			bit, ok = 31, s.integer(&e.Attempt)
+		case "at":
+			bit, ok = 32, s.time(&e.At)
 		}
 		ok = ok && seen&(1<<bit) == 0
 		seen |= 1 << bit
@@ -169,8 +179,8 @@ func (s *scanner) event(e *proto.Event) bool {
 
 // The words of which there are few: of each there is one copy.
 var (
-	kinds    = wordsOf(proto.AgentKinds)
-	sources  = wordsOf([]proto.Source{proto.SourceAgent})
+	kinds    = wordsOf(proto.Kinds)
+	sources  = wordsOf([]proto.Source{proto.SourceAgent, proto.SourceBoot, proto.SourceOperator, proto.SourceDeadline, proto.SourceAuth})
 	phases   = wordsOf(proto.Phases)
 	stages   = wordsOf(proto.Stages)
 	outcomes = wordsOf(proto.Outcomes)

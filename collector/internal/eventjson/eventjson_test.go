@@ -66,11 +66,10 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// TestDecodeFields: each field that an agent may send is read without encoding/json.
+// TestDecodeFields: every field is read, the usual ones without encoding/json.
 func TestDecodeFields(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := anyEvent(t)
-		e.Revision, e.Node, e.Attempt, e.At, e.Topic = 0, "", 0, time.Time{}, ""
 		raw, err := json.Marshal(&e)
 		if err != nil {
 			t.Fatal(err)
@@ -78,7 +77,8 @@ func TestDecodeFields(t *testing.T) {
 		sameEvent(t, raw)
 	})
 	e := proto.Event{Kind: proto.KindStepEnd, Source: proto.SourceAgent, Seq: 7, Time: time.Date(2026, 11, 29, 1, 2, 3, 4e6, time.UTC), Phase: proto.PhasePost,
-		Step: "x", Try: 1, Outcome: proto.OutcomeFailed, Exit: 4, Tail: []string{"a \"b\"", "\u00fc"}, Message: "no\tone"}
+		Step: "x", Try: 1, Outcome: proto.OutcomeFailed, Exit: 4, Tail: []string{"a \"b\"", "\u00fc"}, Message: "no\tone",
+		Revision: 12, Node: "n1", Attempt: 1, At: time.Date(2026, 11, 29, 1, 2, 3, 0, time.UTC), Topic: "t"}
 	raw, err := json.Marshal(&e)
 	if err != nil {
 		t.Fatal(err)

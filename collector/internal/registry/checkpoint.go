@@ -41,9 +41,10 @@ const (
 	checkpointEvery = 2 * time.Second
 	checkpointStep  = 64 // installs per commit, some 10 KB each
 	// An install's checkpoint is written when its first event that is in none is this old, or this many events have come
-	// since, of whatever installs: a checkpoint is as large as twenty events, and a start reads some 100,000 events a second.
-	checkpointAge = 30 * time.Second
-	checkpointLag = 50_000
+	// since, of whatever installs: a checkpoint is as large as twenty events, an agent that installs writes one in 10 s, and a
+	// start reads some 200,000 events a second.
+	checkpointAge = 2 * time.Minute
+	checkpointLag = 200_000
 )
 
 // checkpoints knows which installs have events that are in no checkpoint yet, and since when.

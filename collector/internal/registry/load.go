@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"provost/collector/internal/eventjson"
 	"provost/collector/internal/store"
 	"provost/proto"
 )
@@ -89,7 +90,7 @@ func (r *Registry) replay() error {
 		}
 		for _, s := range entries {
 			var e proto.Event
-			if err := json.Unmarshal(s.Value, &e); err != nil {
+			if err := eventjson.Decode(s.Value, &e); err != nil {
 				return fmt.Errorf("reading event %d: %w", s.Revision, err)
 			}
 			in := r.m.installs[e.Install]

@@ -4,12 +4,12 @@ package registry
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
 	"time"
 
+	"provost/collector/internal/eventjson"
 	"provost/collector/internal/profile"
 	"provost/collector/internal/store"
 	"provost/proto"
@@ -212,7 +212,7 @@ func (r *Registry) events(in *install) ([]proto.Event, error) {
 	}
 	events := make([]proto.Event, len(lines))
 	for i, b := range lines {
-		if err := json.Unmarshal(b, &events[i]); err != nil {
+		if err := eventjson.Decode(b, &events[i]); err != nil {
 			return nil, fmt.Errorf("event number %d: %w", i+1, err)
 		}
 	}
