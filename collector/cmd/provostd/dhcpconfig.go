@@ -105,6 +105,9 @@ func (o *dhcpOptions) front(s *settings) (netip.AddrPort, error) {
 	if b, err := os.ReadFile(filepath.Join(s.Dirs.Data, "listeners.json")); err == nil && json.Unmarshal(b, &record) == nil && record.BootListen != "" {
 		listen = record.BootListen
 	}
+	if listen == bootListenOff {
+		return netip.AddrPort{}, errors.New("boot-listen is off: there is no boot server that a DHCP server could point to; set it in provostd.yaml")
+	}
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("boot-listen %q: use HOST:PORT or :PORT", listen)

@@ -21,14 +21,21 @@ func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 		Logs:         func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
 		Certificates: s.ca.Certificates(), Now: time.Now(),
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
-		Listeners: []doctor.Listener{{Name: "agents and operators", Addr: s.tls.Addr()}, {Name: "boot scripts", Addr: s.plain.Addr()},
-			{Name: "socket", Addr: s.socket.Addr()}},
+		Listeners: s.listeners(),
 		Clock: doctor.KernelClock, Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
 		Trees: []doctor.Tree{
 			{Name: "TFTP", Roots: s.set.Evidence.TFTPRoots, Users: []string{"tftp", "dnsmasq", "nobody"}},
 			{Name: "web", Roots: s.set.Evidence.WebRoots, Users: []string{"apache", "www-data", "nginx", "wwwrun", "http"}},
 		},
 	})
+}
+
+func (s *Server) listeners() []doctor.Listener {
+	out := []doctor.Listener{{Name: "agents and operators", Addr: s.tls.Addr()}, {Name: "socket", Addr: s.socket.Addr()}}
+	if s.plain != nil {
+		out = append(out, doctor.Listener{Name: "boot scripts", Addr: s.plain.Addr()})
+	}
+	return out
 }
 
 // checks gives every source of evidence to the doctor, also one of which nothing was read yet.

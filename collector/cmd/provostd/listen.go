@@ -23,8 +23,10 @@ func (s *Server) listen() (err error) {
 	if s.tls, err = net.Listen("tcp", s.set.Listen); err != nil {
 		return configError{fmt.Errorf("listening for agents and operators: %w: change listen", err)}
 	}
-	if s.plain, err = net.Listen("tcp", s.set.BootListen); err != nil {
-		return configError{fmt.Errorf("listening for boot scripts: %w: change boot-listen", err)}
+	if s.set.BootListen != bootListenOff {
+		if s.plain, err = net.Listen("tcp", s.set.BootListen); err != nil {
+			return configError{fmt.Errorf("listening for boot scripts: %w: change boot-listen", err)}
+		}
 	}
 	if s.socket, err = listenUnix(s.set.Socket); err != nil {
 		return configError{err}

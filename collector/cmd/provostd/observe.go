@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"provost/collector/internal/metrics"
+	"provost/collector/internal/profile"
 	"provost/collector/internal/store"
 )
 
@@ -54,6 +55,13 @@ func (s *Server) ownWarnings() []string {
 	}
 	for _, p := range s.site.problems() {
 		w = append(w, "left out: "+p)
+	}
+	if s.plain == nil {
+		for _, name := range s.site.Names() {
+			if p, ok := s.site.Info(name); ok && p.Boot == profile.BootProvost {
+				w = append(w, fmt.Sprintf("boot-listen is off, and profile %s wants its nodes booted from here: set boot-listen, or boot: external in the profile", name))
+			}
+		}
 	}
 	return append(append(w, s.read.dropped()...), s.warnings...)
 }

@@ -26,10 +26,13 @@ func (s *Server) reach(clientHost string) (boot string, urls []string) {
 		}
 	}
 	if host == "" {
-		host = hostOf(s.plain.Addr().String())
+		host = hostOf(s.tls.Addr().String())
 	}
 	if len(urls) == 0 {
 		urls = []string{"https://" + net.JoinHostPort(host, port(s.tls))}
+	}
+	if s.plain == nil {
+		return net.JoinHostPort(host, "0"), urls // nobody answers there, and currentWarnings says so
 	}
 	return net.JoinHostPort(host, port(s.plain)), urls
 }

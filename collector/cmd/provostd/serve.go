@@ -43,7 +43,7 @@ Exit status: 0 after a signal, 1 when it could not go on, 64 usage, 78 settings.
 	}
 	settingsFlags(cmd.Flags())
 	cmd.Flags().String("listen", defaults["listen"].(string), "TLS for agents and operators, HOST:PORT")
-	cmd.Flags().String("boot-listen", defaults["boot-listen"].(string), "plain HTTP for boot scripts and images, HOST:PORT")
+	cmd.Flags().String("boot-listen", defaults["boot-listen"].(string), "plain HTTP for boot scripts and images, HOST:PORT, or off")
 	cmd.Flags().String("overlay", "", "the agent's initrd (default DATA/overlay.img)")
 	return cmd
 }
@@ -51,9 +51,13 @@ Exit status: 0 after a signal, 1 when it could not go on, 64 usage, 78 settings.
 // printReady says once where everything is, and what to type next.
 func printReady(w io.Writer, s *Server) {
 	r := s.Record()
+	scripts := "http://" + r.BootListen + "/boot/MAC"
+	if r.BootListen == "" {
+		scripts = "none: boot-listen is off"
+	}
 	fmt.Fprintf(w, `provostd %s is ready
   agents, operators     https://%s  (TLS)
-  boot scripts, images  http://%s/boot/MAC
+  boot scripts, images  %s
   CA pin                %s
   join key              %s
   data                  %s
@@ -63,7 +67,7 @@ func printReady(w io.Writer, s *Server) {
   provost profile list
   provost node add n1 --mac 52:54:00:12:34:56 --profile PROFILE
   provost install n1 && provost status --watch
-`, versionText(), r.Listen, r.BootListen, r.Pin, s.joinKeyPath(), s.set.Dirs.Data, s.set.Dirs.Config, r.Socket)
+`, versionText(), r.Listen, scripts, r.Pin, s.joinKeyPath(), s.set.Dirs.Data, s.set.Dirs.Config, r.Socket)
 	for _, text := range s.currentWarnings() {
 		fmt.Fprintln(w, "  warning:", text)
 	}

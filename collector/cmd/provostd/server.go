@@ -49,13 +49,19 @@ type Server struct {
 	read  *logs // of the frontend
 
 	tls, plain, socket net.Listener
-	servers            []*http.Server
+	servers            []server
+}
+
+// server answers on a listener.
+type server struct {
+	*http.Server
+	serve func() error
 }
 
 // Record is where a running collector can be reached: DATA/listeners.json, for programs that start one.
 type Record struct {
 	Listen     string `json:"listen"`      // HOST:PORT
-	BootListen string `json:"boot_listen"` // HOST:PORT
+	BootListen string `json:"boot_listen,omitempty"` // HOST:PORT
 	Socket     string `json:"socket"`
 	Pin        string `json:"pin"`
 	PID        int    `json:"pid"`
@@ -137,7 +143,7 @@ func port(l net.Listener) string {
 	return p
 }
 
-// serve makes the three servers.
+// serve makes the servers.
 func (s *Server) serve(bootHandler http.Handler) {
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug) // of clients that break off, mostly
 	common := func(h http.Handler) *http.Server {
@@ -148,7 +154,11 @@ func (s *Server) serve(bootHandler http.Handler) {
 	secure.TLSConfig = s.ca.TLSConfig()
 	local := common(withProfiling(s.api))
 	local.ConnContext = api.ConnContext
-	s.servers = []*http.Server{secure, common(bootHandler), local} // the boot server bounds its own writes
+	s.servers = []server{{secure, func() error { return secure.ServeTLS(s.tls, "", "") }}, {local, func() error { return local.Serve(s.socket) }}}
+	if s.plain != nil {
+		plain := common(bootHandler) // it bounds its own writes
+		s.servers = append(s.servers, server{plain, func() error { return plain.Serve(s.plain) }})
+	}
 }
 
 // Run answers until ctx ends or a listener breaks, then lets requests that are under way finish.
@@ -162,17 +172,14 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { runChecklist(background, filepath.Join(s.set.Dirs.Data, "checklist.log"), s.reg, s.log) })
 	wg.Go(func() { deadline.Run(background, s.reg, s.log) })
 	wg.Go(func() { s.site.reloadOnHangup(background, s.log) })
-	failed := make(chan error, 3)
-	start := func(serve func() error) {
+	failed := make(chan error, len(s.servers))
+	for _, h := range s.servers {
 		wg.Go(func() {
-			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+			if err := h.serve(); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		})
 	}
-	start(func() error { return s.servers[0].ServeTLS(s.tls, "", "") })
-	start(func() error { return s.servers[1].Serve(s.plain) })
-	start(func() error { return s.servers[2].Serve(s.socket) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -245,7 +252,11 @@ func (s *Server) openJoinKey() (string, error) {
 
 // Record is where the collector can be reached now.
 func (s *Server) Record() Record {
-	return Record{Listen: s.tls.Addr().String(), BootListen: s.plain.Addr().String(), Socket: s.set.Socket, Pin: s.ca.Pin(), PID: os.Getpid()}
+	r := Record{Listen: s.tls.Addr().String(), Socket: s.set.Socket, Pin: s.ca.Pin(), PID: os.Getpid()}
+	if s.plain != nil {
+		r.BootListen = s.plain.Addr().String()
+	}
+	return r
 }
 
 func (s *Server) writeRecord() error {

@@ -23,7 +23,7 @@ import (
 // settings are what provostd is told: flags over PROVOSTD_* over the file over defaults.
 type settings struct {
 	Listen     string   `mapstructure:"listen"`      // TLS: agents and operators
-	BootListen string   `mapstructure:"boot-listen"` // plain HTTP: boot scripts and images
+	BootListen string   `mapstructure:"boot-listen"` // plain HTTP: boot scripts and images; or bootListenOff
 	Socket     string   `mapstructure:"socket"`      // empty: /run/provostd/provostd.sock, or in a data directory of one's own
 	Advertise  []string `mapstructure:"advertise"`   // addresses for agents, in order; empty: the one that a node reached
 	Overlay    string   `mapstructure:"overlay"`     // the agent's initrd; empty: overlay.img in the data directory
@@ -125,6 +125,9 @@ func readFile(v *viper.Viper, flags *pflag.FlagSet) error {
 	return nil
 }
 
+// bootListenOff is boot-listen where nothing is to be served over plain HTTP: other servers boot the nodes then.
+const bootListenOff = "off"
+
 // complete fills in what follows from other settings, and makes paths absolute.
 func (s *settings) complete() error {
 	if s.Dirs.Data == "" {
@@ -156,6 +159,9 @@ func (s *settings) complete() error {
 		return fmt.Errorf("socket %s: the path has %d bytes, at most 107 are possible: name a shorter one by --socket", s.Socket, len(s.Socket))
 	}
 	for key, addr := range map[string]string{"listen": s.Listen, "boot-listen": s.BootListen} {
+		if key == "boot-listen" && addr == bootListenOff {
+			continue
+		}
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("%s %q: use HOST:PORT or :PORT", key, addr)
 		}
