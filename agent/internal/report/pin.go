@@ -103,7 +103,8 @@ func (p *Pin) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		ServerName:         p.name(),
-		InsecureSkipVerify: true, // VerifyConnection does it, without dates
+		InsecureSkipVerify: true, // VerifyConnection does it, without dates, and of a resumed session as well
+		ClientSessionCache: tls.NewLRUClientSessionCache(1),
 		VerifyConnection: func(s tls.ConnectionState) error {
 			p.meet(s.PeerCertificates)
 			leaf := s.PeerCertificates[0]

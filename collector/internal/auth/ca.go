@@ -192,7 +192,7 @@ func (ca *CA) asked(name string) *issuer {
 // TLSConfig is for the collector's listener: TLS 1.3 only. The chain that it sends includes the CA's certificate, so
 // that a client that knows its hash only can verify the rest.
 func (ca *CA) TLSConfig() *tls.Config {
-	return &tls.Config{
+	c := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			i := ca.asked(h.ServerName)
@@ -203,6 +203,8 @@ func (ca *CA) TLSConfig() *tls.Config {
 			}, nil
 		},
 	}
+	c.GetConfigForClient = (&tickets{ca: ca, config: c.Clone()}).forClient
+	return c
 }
 
 // SignPlan checks the plan and signs its JSON, in the way that proto.SignedPlan tells.
