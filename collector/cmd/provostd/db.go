@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"provost/collector/internal/store"
 )
 
@@ -124,6 +125,9 @@ func backupTo(ctx context.Context, s *settings, db, path string, log *slog.Logge
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is there already: name another file, or move it away", path)
 	}
+	if err := roomForBackup(s.Socket, db, filepath.Dir(path)); err != nil {
+		return fmt.Errorf("making the backup: %w", err)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".provost-backup-")
 	if err != nil {
 		return fmt.Errorf("making the backup: %w", err)
@@ -153,6 +157,20 @@ func backupTo(ctx context.Context, s *settings, db, path string, log *slog.Logge
 		return fmt.Errorf("making the backup: %w", err)
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// roomForBackup refuses a copy into a directory whose disk it could fill. A running collector makes one beside the database at
+// the same time.
+func roomForBackup(socket, db, dir string) error {
+	var from, to unix.Stat_t
+	if unix.Stat(db, &from) != nil || unix.Stat(dir, &to) != nil {
+		return nil // what cannot be seen from here fails by itself, or the collector looks
+	}
+	size := from.Blocks * 512 // holes are not copied
+	if _, err := os.Stat(socket); err == nil && from.Dev == to.Dev {
+		size *= 2
+	}
+	return store.RoomForCopy(dir, size)
 }
 
 func dbRestoreCommand() *cobra.Command {

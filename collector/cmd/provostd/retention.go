@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"provost/collector/internal/registry"
+	"provost/collector/internal/store"
+	"provost/proto"
 )
 
 // retention is how much is kept, as it is written in the settings.
@@ -53,7 +56,18 @@ func parseSize(s string) (int64, error) {
 }
 
 // backup makes a copy of the database beside it and gives it without a name, so that nothing is left of it whatever happens.
+// Where there is no room for it none is begun: the collector itself needs the disk.
 func (s *Server) backup(ctx context.Context) (*os.File, error) {
+	size, err := s.store.Size()
+	if err == nil {
+		err = store.RoomForCopy(s.set.Dirs.Data, size)
+	}
+	if errors.Is(err, store.ErrFull) {
+		return nil, &proto.Problem{Status: 503, Code: proto.CodeStorage, Detail: "no backup was made: " + err.Error(), Hint: "make room on the frontend's disk"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a backup: %w", err)
+	}
 	dir, err := os.MkdirTemp(s.set.Dirs.Data, "backup-")
 	if err != nil {
 		return nil, fmt.Errorf("making a backup: %w", err)

@@ -48,6 +48,10 @@ func TestSlowDiskIsSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	commit(0)
+	if n := overSlow(s.store.Stats()); n == 0 && slow() {
+		t.Errorf("no commit was slow, and the warnings are %q", s.currentWarnings())
+	}
 	commit(store.SlowCommit + 50*time.Millisecond)
 	if !slow() {
 		t.Errorf("after a slow commit the warnings are %q", s.currentWarnings())
@@ -55,4 +59,14 @@ func TestSlowDiskIsSaid(t *testing.T) {
 	if !strings.Contains(strings.Join(s.currentWarnings(), "\n"), set.Dirs.Data) {
 		t.Errorf("the warning does not name the directory: %q", s.currentWarnings())
 	}
+}
+
+// overSlow counts the commits that took longer than SlowCommit.
+func overSlow(s store.Stats) (n uint64) {
+	for i, c := range s.Commits {
+		if i == len(store.CommitBounds) || store.CommitBounds[i] > store.SlowCommit.Seconds() {
+			n += c
+		}
+	}
+	return n
 }

@@ -3,6 +3,7 @@
 package registry_test
 
 import (
+	"bufio"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -431,21 +432,31 @@ func TestRetentionKilled(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Duration(150+70*round)*time.Millisecond, func() { cmd.Process.Kill() })
-		b, err := io.ReadAll(out)
-		cmd.Wait() // killed
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) == 3 && f[0] == "ACK" && strings.HasSuffix(line, "\n") {
+		giveUp := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // nothing was acknowledged until then
+		lines := bufio.NewReader(out)
+		seen, killed := map[string]bool{}, false
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				break // killed, perhaps within a line
+			}
+			switch f := strings.Fields(line); {
+			case len(f) == 1 && f[0] == "TRIMMED":
+				trimmed = true
+			case len(f) == 3 && f[0] == "ACK":
 				if acked[f[1]], err = strconv.ParseUint(f[2], 10, 64); err != nil {
 					t.Fatal(err)
 				}
+				seen[f[1]] = true
+			}
+			if trimmed && len(seen) > 1 && !killed { // all of it is under way
+				giveUp.Stop()
+				killed = true
+				time.AfterFunc(time.Duration(70*round)*time.Millisecond, func() { cmd.Process.Kill() })
 			}
 		}
+		cmd.Wait() // killed
 		s.Open()
-		trimmed = trimmed || s.Store.First() > 1
 		kept, err := s.Installs("n1")
 		if err != nil {
 			t.Fatal(err)
@@ -480,11 +491,15 @@ func retentionChild(t *testing.T, dir string) {
 	s.Clock.Set(time.Now())
 	s.Open()
 	go func() {
-		for {
+		for first := s.Store.First(); ; {
 			s.Clock.Set(time.Now())
 			s.Checkpoint(context.Background())
 			if err := s.Retain(context.Background()); err != nil {
 				t.Error(err)
+			}
+			if now := s.Store.First(); now > first {
+				first = now
+				fmt.Println("TRIMMED")
 			}
 		}
 	}()

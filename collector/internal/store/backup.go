@@ -3,12 +3,15 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -149,29 +152,40 @@ func (s *Store) copyTo(ctx context.Context, dst *bolt.DB) (uint64, error) {
 // copyEvents copies the events after a revision, and gives how far it came: to the newest.
 func (s *Store) copyEvents(ctx context.Context, dst *bolt.DB, after uint64) (uint64, error) {
 	for ctx.Err() == nil {
-		entries, err := s.Events(after, 4096)
-		if err != nil || len(entries) == 0 {
+		var values []value
+		last := after
+		err := s.View(func(r *Reader) (err error) {
+			values, last, err = r.runs(after)
+			return err
+		})
+		if err != nil || len(values) == 0 {
 			return after, err
 		}
-		if err := putEvents(dst, entries); err != nil {
+		if err := putValues(dst, values); err != nil {
 			return after, err
 		}
-		after = entries[len(entries)-1].Revision
+		after = last
 	}
 	return after, ctx.Err()
 }
 
-func putEvents(dst *bolt.DB, entries []Entry) error {
-	return dst.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(eventsBucket)
-		b.FillPercent = fill
-		for _, e := range entries {
-			if err := b.Put(eventKey(e.Revision), e.Value); err != nil {
-				return err
-			}
+// runs gives the events after a revision with which some key ends, as they lie there, some 4 MiB of them, and the last one's.
+// Nothing is trimmed while a backup is made.
+func (r *Reader) runs(after uint64) (values []value, last uint64, err error) {
+	last = after
+	l := readRuns(r.tx)
+	size := 0
+	k, v := l.c.Seek(eventKey(after + 1))
+	for ; k != nil && size < 4<<20; k, v = l.c.Next() {
+		e, err := readRun(k, v)
+		if err != nil {
+			return nil, after, err
 		}
-		return nil
-	})
+		values = append(values, value{place{Bucket(eventsBucket), string(k)}, bytes.Clone(v)})
+		size += len(v)
+		last = e.last()
+	}
+	return values, last, nil
 }
 
 // copyBucket copies a whole bucket, in commits of some 4 MiB.
@@ -209,6 +223,9 @@ func putValues(dst *bolt.DB, values []value) error {
 	return dst.Update(func(tx *bolt.Tx) error {
 		for _, v := range values {
 			b, err := tx.Bucket([]byte(v.bucket)), error(nil)
+			if v.bucket == Bucket(eventsBucket) {
+				b.FillPercent = fill
+			}
 			if v.bytes == nil {
 				err = b.Delete([]byte(v.key))
 			} else {
@@ -251,13 +268,20 @@ func (s *Store) copyRest(ctx context.Context, dst *bolt.DB, after uint64) (revis
 	var values []value
 	var entries []Entry
 	err = s.Update(ctx, func(tx *Tx) error {
-		revision = tx.base
+		for after < tx.log.before {
+			more, last, err := tx.runs(after)
+			if err == nil && last == after {
+				err = errors.New("they are not there")
+			}
+			if err != nil {
+				return fmt.Errorf("reading the events after %d: %w", after, err)
+			}
+			values, after = append(values, more...), last
+		}
 		for _, p := range s.copied.take() {
 			values = append(values, value{p, tx.Reader.Get(p.bucket, p.key)})
 		}
-		for at := after + 1; at <= revision; at++ {
-			entries = append(entries, Entry{at, tx.Event(at)})
-		}
+		revision, entries = tx.log.last(), slices.Clone(tx.log.entries)
 		return nil
 	})
 	if err != nil {
@@ -266,7 +290,10 @@ func (s *Store) copyRest(ctx context.Context, dst *bolt.DB, after uint64) (revis
 	if err := putValues(dst, values); err != nil {
 		return 0, err
 	}
-	return revision, putEvents(dst, entries)
+	return revision, dst.Update(func(tx *bolt.Tx) error {
+		_, err := putEvents(tx.Bucket(eventsBucket), entries, nil)
+		return err
+	})
 }
 
 // layout makes an empty database.
@@ -280,8 +307,11 @@ func layout(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return meta.Put(schemaKey, []byte(strconv.Itoa(Schema)))
+	return errors.Join(meta.Put(schemaKey, []byte(strconv.Itoa(Schema))), newID(tx))
 }
+
+// newID gives a database its ID, in the place of the one that it has.
+func newID(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(idKey, []byte(rand.Text())) }
 
 // makeFile lets fill write a file under a temporary name beside path, and gives it its name, which must be free, when it
 // is whole and on the disk.

@@ -3,7 +3,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	boltErrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // Report is what Check found.
@@ -111,19 +111,18 @@ func (r *Report) walkEvents(bucket *bolt.Bucket) error {
 	if bucket == nil {
 		return fmt.Errorf("bucket %s is missing", eventsBucket)
 	}
-	before := uint64(0)
 	return bucket.ForEach(func(k, v []byte) error {
-		if len(k) != 8 || len(v) == 0 {
-			return fmt.Errorf("event with a key of %d bytes and a value of %d", len(k), len(v))
+		e, err := readRun(k, v)
+		switch {
+		case err != nil:
+			return err
+		case r.Events == 0:
+			r.First = e.first
+		case e.first != r.Last+1:
+			return fmt.Errorf("event %d follows event %d: those in between are missing, or there twice", e.first, r.Last)
 		}
-		r.Last = binary.BigEndian.Uint64(k)
-		if r.Events == 0 {
-			r.First = r.Last
-		} else if r.Last != before+1 {
-			return fmt.Errorf("event %d follows event %d: those in between are missing", r.Last, before)
-		}
-		r.Events++
-		before = r.Last
+		r.Events += e.n
+		r.Last = e.last()
 		return nil
 	})
 }
@@ -134,9 +133,11 @@ func openReadOnly(path string) (db *bolt.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening database: %w", err)
 	}
-	reason := damage(f)
-	f.Close()
-	if reason != "" {
+	defer f.Close()
+	if err := lock(f, path, unix.LOCK_SH, time.Second); err != nil {
+		return nil, err // before anything is read: pages that a writer is about to replace look like damage
+	}
+	if reason := damage(f); reason != "" {
 		return nil, fmt.Errorf("%w: %s: %s", ErrDamaged, path, reason)
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -167,8 +168,8 @@ func sound(path string) (*Report, error) {
 	return r, nil
 }
 
-// Restore makes the database at path from a backup, which is checked first. A database that is there is an error: it may be
-// the only one that has what was taken since.
+// Restore makes the database at path from a backup, which is checked first, with an ID of its own. A database that is there is
+// an error: it may be the only one that has what was taken since.
 func Restore(backup, path string) (*Report, error) {
 	r, err := sound(backup)
 	if err != nil {
@@ -185,7 +186,14 @@ func Restore(backup, path string) (*Report, error) {
 			return err
 		}
 		_, err = io.Copy(out, in)
-		return errors.Join(err, out.Close())
+		if err := errors.Join(err, out.Close()); err != nil {
+			return err
+		}
+		db, err := openBolt(tmp, Options{Timeout: time.Second})
+		if err != nil {
+			return err
+		}
+		return errors.Join(db.Update(newID), db.Close())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("restoring %s: %w", path, err)

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,12 +104,16 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(20*time.Millisecond+rand.N(200*time.Millisecond), func() { cmd.Process.Kill() })
+		giveUp := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // nothing was acknowledged until then
 		lines := bufio.NewScanner(out)
-		for lines.Scan() {
+		for first := true; lines.Scan(); first = false {
+			if first {
+				giveUp.Stop()
+				time.AfterFunc(rand.N(200*time.Millisecond), func() { cmd.Process.Kill() })
+			}
 			f := strings.Fields(lines.Text())
 			if len(f) != 3 || f[0] != "ACK" {
-				if f[0] == "ERROR" {
+				if len(f) > 0 && f[0] == "ERROR" {
 					t.Fatal(lines.Text())
 				}
 				break // cut off by the kill
@@ -123,9 +126,6 @@ func TestKill(t *testing.T) {
 		}
 		io.Copy(io.Discard, out)
 		cmd.Wait() // killed
-		if _, err := os.Stat(p); errors.Is(err, os.ErrNotExist) {
-			continue // before there was a database
-		}
 		check(t, p)
 	}
 	if len(acked) < 100 {
@@ -153,9 +153,6 @@ func TestKill(t *testing.T) {
 		if found[rev] != key {
 			t.Fatalf("event %d was acknowledged as %q, the database has %q", rev, key, found[rev])
 		}
-	}
-	if left, _ := filepath.Glob(p + ".new-*"); len(left) > 12 {
-		t.Errorf("temporary files are left: %v", left)
 	}
 }
 

@@ -8,5 +8,6 @@
 // a node means.
 //
 // What survives: whatever Update returned nil for survives a killed process, a kernel panic and a power cut, as far as
-// the disk keeps what fdatasync promised. A full disk makes Update fail with ErrStorage and leaves everything as it was.
+// the disk keeps what fdatasync promised. A full disk makes Update fail with ErrStorage and leaves everything as it was. After
+// any other error of the disk the store takes nothing until it could open the database again, which it tries by itself.
 package store

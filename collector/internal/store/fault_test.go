@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,16 +47,16 @@ func failAt(call uintptr, errno syscall.Errno, page int) error {
 }
 
 // faulty writes with a disk that fails somewhere, and prints what was acknowledged, and how it ended. Arguments: system
-// call, errno, page, database.
+// call, errno, page, bytes of an event, database.
 func faulty(args []string) error {
-	var n [3]int
+	var n [4]int
 	for i := range n {
 		var err error
 		if n[i], err = strconv.Atoi(args[i]); err != nil {
 			return err
 		}
 	}
-	s, err := store.Open(args[3], store.Options{})
+	s, err := store.Open(args[4], store.Options{Retry: time.Hour})
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func faulty(args []string) error {
 	s.SetHooks(store.Hooks{Committed: func(e []store.Entry) { seen += len(e) }})
 	write := func() error {
 		err := s.Update(context.Background(), func(tx *store.Tx) error {
-			rev := tx.Append([]byte(strings.Repeat("e", 3000)))
+			rev := tx.Append([]byte(strings.Repeat("e", n[3])))
 			tx.Put(store.Nodes, fmt.Sprint(rev%7), []byte(strings.Repeat("v", 2000)))
 			return nil
 		})
@@ -102,17 +103,19 @@ func faulty(args []string) error {
 
 // TestWriteFaults lets the write of each page of a commit fail in turn, until none that is written is left, with each
 // error that a disk has; and the calls that make the file longer and flush it. Whatever fails: no 2xx came of it, everything
-// that was acknowledged is there afterwards, and what was refused is not.
+// that was acknowledged is there afterwards, and what was refused is not. Only a file that could not grow for want of room is
+// called a full disk.
 func TestWriteFaults(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	size := 3000 // of an event
 	run := func(call int, errno syscall.Errno, page int) (failed int, broken bool) {
 		t.Helper()
 		name := fmt.Sprintf("system call %d, %v, page %d", call, errno, page)
 		p := path(t)
-		cmd := exec.Command(self, fmt.Sprint(call), fmt.Sprint(int(errno)), fmt.Sprint(page), p)
+		cmd := exec.Command(self, fmt.Sprint(call), fmt.Sprint(int(errno)), fmt.Sprint(page), fmt.Sprint(size), p)
 		cmd.Env = append(os.Environ(), helperEnv+"=faulty")
 		out, err := cmd.CombinedOutput()
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -161,5 +164,16 @@ func TestWriteFaults(t *testing.T) {
 	}
 	if failed, broken := run(unix.SYS_FDATASYNC, syscall.EIO, -1); failed != 10 || !broken {
 		t.Errorf("flushing fails: %d of 10 refused, broken %v, want all, and broken", failed, broken)
+	}
+	size = 4 << 20 // the file has to grow
+	for _, tt := range []struct {
+		call   int
+		errno  syscall.Errno
+		broken bool
+	}{{unix.SYS_FTRUNCATE, syscall.ENOSPC, false}, {unix.SYS_FTRUNCATE, syscall.EDQUOT, false}, {unix.SYS_FTRUNCATE, syscall.EFBIG, false},
+		{unix.SYS_FTRUNCATE, syscall.EIO, true}, {unix.SYS_FTRUNCATE, syscall.EROFS, true}, {unix.SYS_FSYNC, syscall.EIO, true}} {
+		if failed, broken := run(tt.call, tt.errno, -1); failed == 0 || broken != tt.broken {
+			t.Errorf("growing fails in system call %d with %v: %d of 10 refused, broken %v, want some, and %v", tt.call, tt.errno, failed, broken, tt.broken)
+		}
 	}
 }

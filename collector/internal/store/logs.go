@@ -21,15 +21,32 @@ const (
 
 // Logs keeps the bytes of the nodes' logs: DIR/INSTALL/NAME. What Append returned nil for is on the disk.
 type Logs struct {
-	root  *os.Root
-	locks [64]sync.Mutex // by install: appends to one log come one after the other
-	seed  maphash.Seed
+	root   *os.Root
+	shards [64]shard // by install
+	seed   maphash.Seed
+	point  func(name string) // see Options.Point
 
 	quota atomic.Int64 // bytes of all logs; 0 is none
 	used  atomic.Int64
 	since atomic.Int64 // appended less removed, since the measuring that is under way began
 	taken atomic.Uint64
 	full  atomic.Uint64
+}
+
+// shard is some of the installs: appends to the logs of one come one after the other.
+type shard struct {
+	sync.Mutex
+	counts map[string]int // install → its logs, where all their names are on the disk; at most maxCounts
+}
+
+const maxCounts = 256
+
+// counted notes how many logs an install has.
+func (s *shard) counted(install string, n int) {
+	if s.counts == nil || len(s.counts) >= maxCounts {
+		s.counts = map[string]int{} // the directories are looked at again
+	}
+	s.counts[install] = n
 }
 
 // Log is one log's name and length in bytes.
@@ -47,7 +64,14 @@ func OpenLogs(dir string) (*Logs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the log directory: %w", err)
 	}
-	return &Logs{root: root, seed: maphash.MakeSeed()}, nil
+	return &Logs{root: root, seed: maphash.MakeSeed(), point: func(string) {}}, nil
+}
+
+// SetPoint sets who is told of the places in an append, for tests. It must be called before the first.
+func (l *Logs) SetPoint(point func(name string)) { l.point = point }
+
+func (l *Logs) shard(install string) *shard {
+	return &l.shards[maphash.String(l.seed, install)%uint64(len(l.shards))]
 }
 
 // Close releases the directory.
@@ -59,14 +83,28 @@ func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, 
 	if err := checkNames(install, name); err != nil {
 		return 0, err
 	}
-	lock := &l.locks[maphash.String(l.seed, install)%uint64(len(l.locks))]
-	lock.Lock()
-	defer lock.Unlock()
-	f, made, err := l.open(install, name)
+	sh := l.shard(install)
+	sh.Lock()
+	defer sh.Unlock()
+	count, known := sh.counts[install]
+	if !known {
+		logs, err := l.List(install)
+		if err != nil {
+			return 0, err
+		}
+		count = len(logs)
+	}
+	f, made, err := l.open(install, name, count)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
+	if made {
+		if count++; known {
+			sh.counts[install] = count
+		}
+		l.point(pointLogMade)
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return 0, fmt.Errorf("%w: log %s of %s: %w", ErrStorage, name, install, err)
@@ -82,11 +120,18 @@ func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, 
 		return size, fmt.Errorf("%w: %s has %d bytes, at most %d are kept", ErrQuota, name, size, MaxLog)
 	}
 	_, err = f.WriteAt(chunk, offset)
+	l.point(pointLogWritten)
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil && made {
-		err = errors.Join(l.syncDir(install), l.syncDir("."))
+	l.point(pointLogFlushed)
+	if err == nil && (!known || size == 0) { // its name may not be on the disk: who made it may have failed, or ended, before
+		err = l.syncDir(install)
+	}
+	if err == nil && !known {
+		if err = l.syncDir("."); err == nil {
+			sh.counted(install, count)
+		}
 	}
 	if err != nil {
 		return size, fmt.Errorf("%w: log %s of %s: %w", ErrStorage, name, install, errors.Join(err, f.Truncate(offset)))
@@ -96,22 +141,18 @@ func (l *Logs) Append(install, name string, offset int64, chunk []byte) (int64, 
 	return offset + int64(len(chunk)), nil
 }
 
-// open opens a log for writing and reports whether it is new.
-func (l *Logs) open(install, name string) (f *os.File, made bool, err error) {
+// open opens a log for writing, of an install that has count of them, and reports whether it is new.
+func (l *Logs) open(install, name string, count int) (f *os.File, made bool, err error) {
 	path := install + "/" + name
 	f, err = l.root.OpenFile(path, os.O_RDWR, 0)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return f, false, storageError(err)
 	}
+	if count >= MaxLogs {
+		return nil, false, fmt.Errorf("%w: the install has %d logs already", ErrQuota, count)
+	}
 	if err := l.root.Mkdir(install, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, false, storageError(err)
-	}
-	logs, err := l.List(install)
-	if err != nil {
-		return nil, false, err
-	}
-	if len(logs) >= MaxLogs {
-		return nil, false, fmt.Errorf("%w: the install has %d logs already", ErrQuota, len(logs))
 	}
 	f, err = l.root.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	return f, true, storageError(err)
@@ -162,9 +203,10 @@ func (l *Logs) Remove(install string) error {
 	if err := checkNames(install, "x"); err != nil {
 		return err
 	}
-	lock := &l.locks[maphash.String(l.seed, install)%uint64(len(l.locks))]
-	lock.Lock()
-	defer lock.Unlock()
+	sh := l.shard(install)
+	sh.Lock()
+	defer sh.Unlock()
+	delete(sh.counts, install)
 	logs, err := l.List(install)
 	if err != nil {
 		return err

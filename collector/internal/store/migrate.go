@@ -19,6 +19,12 @@ var migrations = []func(*bolt.Tx) error{
 		return errors.Join(err, err2)
 	},
 	func(*bolt.Tx) error { return nil }, // 3: checkpoints have two lines, and installs name their steps; both forms are read
+	func(tx *bolt.Tx) error { // 4: events may lie in pieces, of which both forms are read; a database has an ID
+		if tx.Bucket(metaBucket).Get(idKey) != nil { // from a restore
+			return nil
+		}
+		return newID(tx)
+	},
 }
 
 // migrate brings an older file up to Schema. What is newer, or no file of ours, is left for checkSchema to refuse.
@@ -61,4 +67,14 @@ func schemaOf(db *bolt.DB) (version int, err error) {
 		return err
 	})
 	return version, err
+}
+
+func idOf(db *bolt.DB) (id string, err error) {
+	err = db.View(func(tx *bolt.Tx) error {
+		if id = string(tx.Bucket(metaBucket).Get(idKey)); id == "" {
+			return errors.New("it has no ID: restore a backup")
+		}
+		return nil
+	})
+	return id, err
 }

@@ -39,6 +39,13 @@ func Open(path string, opt Options) (*Store, error) {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
+	if opt.Retry == 0 {
+		opt.Retry = time.Second
+	}
+	if opt.Point == nil {
+		opt.Point = func(string) {}
+	}
+	removeLeft(path)
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		if aside := Damaged(path); len(aside) > 0 {
 			return nil, fmt.Errorf("%w: it was put aside as %s: %s", ErrDamaged, aside[len(aside)-1], afterDamage)
@@ -62,9 +69,13 @@ func Open(path string, opt Options) (*Store, error) {
 		db.Close()
 		return nil, err
 	}
-	s := &Store{db: db, path: path, opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Store{path: path, opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{})}
+	s.db.Store(db)
 	s.feed.changed = make(chan struct{})
-	if s.feed.first, s.feed.last, err = s.revisions(); err != nil {
+	if s.id, err = idOf(db); err == nil {
+		s.feed.first, s.feed.last, s.tx, err = revisions(db)
+	}
+	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}
@@ -97,18 +108,36 @@ func create(path string, opt Options) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// inspect looks at the file's meta pages and its tree, with the file locked, before bbolt maps it: a damaged page, or one
-// beyond the end of a truncated file, would kill the process.
-func inspect(path string, timeout time.Duration) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("opening database: %w", err)
+// removeLeft removes the temporary files of processes that ended in the middle of making, restoring or compacting the database.
+func removeLeft(path string) {
+	for _, what := range []string{".new-", ".compact-"} {
+		for _, tmp := range beside(path, what) {
+			pid, err := strconv.Atoi(tmp[strings.LastIndexByte(tmp, '-')+1:])
+			if err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+				continue // it may be at work, or another has its number now: the next start looks again
+			}
+			if err == nil {
+				os.Remove(tmp)
+			}
+		}
 	}
-	defer f.Close()
+}
+
+// beside gives the files whose names are path's and go on with something.
+func beside(path, with string) []string {
+	found, err := filepath.Glob(strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(path) + with + "*")
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// lock locks an open file as flock(2), and waits for others until timeout: ErrHeld.
+func lock(f *os.File, path string, how int, timeout time.Duration) error {
 	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil {
-			break
+			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("locking database %s: %w", path, err)
@@ -117,26 +146,41 @@ func inspect(path string, timeout time.Duration) error {
 			return heldError(path)
 		}
 	}
+}
+
+// inspect looks at the file's meta pages and its tree, with the file locked, before bbolt maps it: a damaged page, or one
+// beyond the end of a truncated file, would kill the process.
+func inspect(path string, timeout time.Duration) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("opening database: %w", err)
+	}
+	defer f.Close()
+	if err := lock(f, path, unix.LOCK_EX, timeout); err != nil {
+		return err
+	}
 	if reason := damage(f); reason != "" {
 		return putAside(path, reason)
 	}
 	return nil
 }
 
+const metaHead, metaSize = 16, 64
+
 // metaDamage reads bbolt's meta pages: 16 bytes of page header, then magic, version, page size, flags (4 bytes each),
 // root (16), freelist, high-water page, transaction (8 each), and the FNV-1a of all that.
 func metaDamage(f *os.File) (newest meta, reason string) {
-	const magic, metaSize = 0xED0CDAED, 64
+	const magic = 0xED0CDAED
 	found := false
 	for _, at := range []int64{0, 4096} {
-		buf := make([]byte, 16+metaSize)
+		buf := make([]byte, metaHead+metaSize)
 		if _, err := f.ReadAt(buf, at); err != nil {
 			if errors.Is(err, io.EOF) {
 				continue
 			}
 			return newest, err.Error()
 		}
-		m := buf[16:]
+		m := buf[metaHead:]
 		sum := fnv.New64a()
 		sum.Write(m[:metaSize-8])
 		le := binary.LittleEndian
@@ -145,7 +189,7 @@ func metaDamage(f *os.File) (newest meta, reason string) {
 		}
 		if tx := le.Uint64(m[48:]); !found || tx > newest.tx {
 			found = true
-			newest = meta{root: le.Uint64(m[16:]), pages: le.Uint64(m[40:]), pageSize: uint64(le.Uint32(m[8:])), tx: tx}
+			newest = meta{root: le.Uint64(m[16:]), freelist: le.Uint64(m[32:]), pages: le.Uint64(m[40:]), pageSize: uint64(le.Uint32(m[8:])), tx: tx}
 		}
 	}
 	if !found {
@@ -229,13 +273,7 @@ func putAside(path, reason string) error {
 }
 
 // Damaged names the databases beside path that were put aside.
-func Damaged(path string) []string {
-	found, err := filepath.Glob(strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace(path) + ".damaged-*")
-	if err != nil {
-		return nil
-	}
-	return found
-}
+func Damaged(path string) []string { return beside(path, ".damaged-") }
 
 func holderPath(path string) string { return path + ".holder" }
 

@@ -103,3 +103,18 @@ func Space(path string) (free, all uint64, err error) {
 	}
 	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
 }
+
+// reserve is what a copy leaves free on a disk: 64 MiB, or a twentieth of a small one.
+func reserve(all uint64) uint64 { return min(64<<20, all/20) }
+
+// RoomForCopy refuses to begin a copy of size bytes below dir when it would fill the disk: ErrFull.
+func RoomForCopy(dir string, size int64) error {
+	free, all, err := Space(dir)
+	if err != nil {
+		return err
+	}
+	if want := uint64(size) + reserve(all); free < want {
+		return fmt.Errorf("%w: a copy may take %d bytes and leaves %d free, %s has %d: make room, or copy to another disk", ErrFull, size, reserve(all), dir, free)
+	}
+	return nil
+}

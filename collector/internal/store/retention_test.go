@@ -73,7 +73,7 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// contents is everything of a database that is closed.
+// contents is everything of a database that is closed, but for its ID.
 func contents(t testing.TB, path string) map[string]string {
 	t.Helper()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, ReadOnly: true})
@@ -90,6 +90,7 @@ func contents(t testing.TB, path string) map[string]string {
 			})
 		})
 	})
+	delete(all, fmt.Sprintf("meta/%x", "id"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +237,42 @@ func TestRestoreAndCompact(t *testing.T) {
 	}
 	if _, err := store.Restore(cut, filepath.Join(dir, "new")); !errors.Is(err, store.ErrDamaged) {
 		t.Errorf("Restore of half a backup = %v, want ErrDamaged", err)
+	}
+}
+
+// TestID: a database keeps its ID when it is opened again or compacted; a copy and what is restored of it have others, so that
+// nobody takes their revisions for those of before.
+func TestID(t *testing.T) {
+	dir := t.TempDir()
+	db, backup, restored := filepath.Join(dir, "provost.db"), filepath.Join(dir, "backup"), filepath.Join(dir, "restored")
+	id := func(path string) string {
+		t.Helper()
+		s, err := store.Open(path, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path == db {
+			if _, err := s.Backup(context.Background(), backup); err != nil && !errors.Is(err, fs.ErrExist) {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return s.ID()
+	}
+	first := id(db)
+	if _, _, err := store.Compact(db); err != nil {
+		t.Fatal(err)
+	}
+	if again := id(db); again != first || len(first) < 16 {
+		t.Errorf("opened again and compacted, %q has become %q", first, again)
+	}
+	if _, err := store.Restore(backup, restored); err != nil {
+		t.Fatal(err)
+	}
+	if copied, back := id(backup), id(restored); copied == first || back == first || back == copied || back != id(restored) {
+		t.Errorf("the database is %q, its copy %q, what was restored %q: want three", first, copied, back)
 	}
 }
 

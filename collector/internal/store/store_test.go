@@ -173,7 +173,7 @@ func TestGroup(t *testing.T) {
 	ran := false
 	gave := make(chan error, 1)
 	go func() { gave <- s.Update(given, func(*store.Tx) error { ran = true; return nil }) }()
-	time.Sleep(20 * time.Millisecond) // all are waiting, or join the next group: both are right
+	waitFor(t, "all to wait", func() bool { return s.Stats().Waiting == n+1 })
 	cancel()
 	if err := <-gave; !errors.Is(err, context.Canceled) {
 		t.Errorf("a call that was given up = %v, want context.Canceled", err)
@@ -194,6 +194,16 @@ func TestGroup(t *testing.T) {
 	}
 	if len(committed) > 3 {
 		t.Errorf("%d commits for %d calls that waited together", len(committed), n)
+	}
+}
+
+// waitFor gives something a minute.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waiting for %s: a minute is over", what)
+		}
 	}
 }
 
@@ -305,7 +315,7 @@ func TestScanManyPieces(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	s := open(t, path(t), store.Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	const n = 20_000 // more than twice the ring
 	appendAll := func(from, to int) {

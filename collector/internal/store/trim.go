@@ -4,7 +4,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 )
 
@@ -23,7 +22,7 @@ func (s *Store) Trim(ctx context.Context, upTo uint64, max int) (int, error) {
 	err := s.Update(ctx, func(t *Tx) error {
 		tx = t
 		if !s.copied.under() {
-			t.trimTo, t.trimMax = min(upTo, t.base-min(t.base, 1)), max
+			t.trimTo, t.trimMax = min(upTo, t.log.before-min(t.log.before, 1)), max
 		}
 		return nil
 	})
@@ -33,27 +32,57 @@ func (s *Store) Trim(ctx context.Context, upTo uint64, max int) (int, error) {
 	return tx.trimmed, nil
 }
 
-// cutOff deletes what Trim asked for. The keys are collected first: bbolt loses its place when it deletes under a cursor.
-func (t *Tx) cutOff() error {
+// cut is what a trim takes away.
+type cut struct {
+	keys [][]byte // collected first: bbolt loses its place when it deletes under a cursor
+	rest []Entry  // of the last one's piece, which stay
+}
+
+// plan reads what Trim asked for. Its error is of the one call: nothing was changed.
+func (t *Tx) plan() error {
 	if t.trimTo == 0 {
 		return nil
 	}
-	bucket := t.tx.Bucket(eventsBucket)
-	var keys [][]byte
-	c := bucket.Cursor()
-	for k, _ := c.First(); k != nil && len(keys) < t.trimMax; k, _ = c.Next() {
-		if binary.BigEndian.Uint64(k) > t.trimTo {
-			break
+	l := readRuns(t.tx)
+	r, err := l.first()
+	for ; err == nil && r.n > 0 && r.first <= t.trimTo && t.trimmed < t.trimMax; r, err = l.next() {
+		n := min(r.n, t.trimMax-t.trimmed)
+		if r.last() > t.trimTo {
+			n = min(n, int(t.trimTo-r.first+1))
 		}
-		keys = append(keys, append([]byte(nil), k...))
+		if n < r.n {
+			t.cut.rest = r.from(n, r.n)
+		}
+		t.cut.keys = append(t.cut.keys, eventKey(r.first))
+		t.trimmed, t.first = t.trimmed+n, r.first+uint64(n)
 	}
-	for _, k := range keys {
+	if err != nil {
+		return fmt.Errorf("trimming the feed: %w", err)
+	}
+	return nil
+}
+
+// cutOff deletes that; a piece of which events stay is written anew.
+func (t *Tx) cutOff(point func(string)) error {
+	bucket := t.tx.Bucket(eventsBucket)
+	for _, k := range t.cut.keys {
 		if err := bucket.Delete(k); err != nil {
 			return fmt.Errorf("trimming the feed: %w", err)
 		}
 	}
-	if n := len(keys); n > 0 {
-		t.trimmed, t.first = n, binary.BigEndian.Uint64(keys[n-1])+1
+	if len(t.cut.keys) > 0 {
+		point(pointTrim)
+	}
+	rest := t.cut.rest
+	if len(rest) == 0 {
+		return nil
+	}
+	value := rest[0].Value
+	if len(rest) > 1 {
+		value = appendPiece(nil, rest)
+	}
+	if err := bucket.Put(eventKey(rest[0].Revision), value); err != nil {
+		return fmt.Errorf("trimming the feed: %w", err)
 	}
 	return nil
 }

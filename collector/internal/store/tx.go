@@ -4,7 +4,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"sort"
 	"strings"
@@ -49,21 +48,35 @@ func (r *Reader) Keys(b Bucket, from string, fn func(key string) bool) {
 
 // Event gives the event of a revision, nil if there is none.
 func (r *Reader) Event(revision uint64) []byte {
-	return bytes.Clone(r.tx.Bucket(eventsBucket).Get(eventKey(revision)))
+	e, err := readRuns(r.tx).seek(revision)
+	if err != nil || e.n == 0 || e.first > revision {
+		return nil
+	}
+	i := int(revision - e.first)
+	return e.from(i, i+1)[0].Value
 }
+
+// events are those of a group, in the order of its calls.
+type events struct {
+	before  uint64 // the last revision on the disk
+	entries []Entry
+}
+
+func (e *events) last() uint64 { return e.before + uint64(len(e.entries)) }
 
 // Tx is one call's view of the store and what it writes. What it writes is seen by itself at once, by the calls after
 // it when its function returned nil, and by readers after the commit. It dies when its function returns.
 type Tx struct {
 	Reader
-	over   map[Bucket]map[string][]byte // nil value: deleted
-	base   uint64                       // revision of the last event before this call
-	events [][]byte
-	err    error // of a Put that no commit could take
+	over map[Bucket]map[string][]byte // nil value: deleted
+	log  *events                      // of the group; those from mark on are this call's
+	mark int
+	err  error // of a Put that no commit could take
 
 	trimTo  uint64 // events up to here are to be deleted, at most trimMax of them
 	trimMax int
 	trimmed int
+	cut     cut
 	first   uint64 // the oldest event after the trim; 0 without one
 }
 
@@ -100,17 +113,26 @@ func (t *Tx) set(b Bucket, key string, value []byte) {
 	m[key] = value
 }
 
-// Append adds an event to the log and gives its revision, which stands if the commit does.
+// Append adds an event to the log and gives its revision, which stands if the commit does. An event is text: it begins with
+// no control character.
 func (t *Tx) Append(value []byte) uint64 {
-	if len(value) == 0 || len(value) > MaxValue {
-		t.err = fmt.Errorf("appending an event of %d bytes", len(value))
+	if len(value) == 0 || len(value) > MaxValue || value[0] < firstByte {
+		t.err = fmt.Errorf("appending an event of %d bytes that begins with %.1q", len(value), value[:min(1, len(value))])
 	}
-	t.events = append(t.events, value)
-	return t.base + uint64(len(t.events))
+	t.log.entries = append(t.log.entries, Entry{t.NextRevision(), value})
+	return t.log.last()
 }
 
 // NextRevision is what the next Append will give.
-func (t *Tx) NextRevision() uint64 { return t.base + uint64(len(t.events)) + 1 }
+func (t *Tx) NextRevision() uint64 { return t.log.last() + 1 }
+
+// Event gives the event of a revision, nil if there is none. What the calls before in the group appended is there.
+func (t *Tx) Event(revision uint64) []byte {
+	if revision > t.log.before && revision <= t.log.last() {
+		return bytes.Clone(t.log.entries[revision-t.log.before-1].Value)
+	}
+	return t.Reader.Event(revision)
+}
 
 // Range calls fn with the pairs from ≤ key < to in order, this call's own writes included, until fn returns false. fn
 // must not write to the bucket.
@@ -166,10 +188,11 @@ func PrefixEnd(prefix string) string {
 func (t *Tx) Err() error { return t.err }
 
 // wrote reports whether there is anything to commit.
-func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.events) > 0 || t.trimTo > 0 }
+func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.log.entries) > t.mark || t.trimTo > 0 }
 
-// merge moves what was written into bbolt's transaction. An error of it is the disk's, or a bug.
-func (t *Tx) merge() error {
+// merge moves what was written into bbolt's transaction, but for the events, which a group writes together. An error of it is
+// the disk's, or a bug.
+func (t *Tx) merge(point func(string)) error {
 	for _, b := range buckets {
 		m := t.over[b]
 		if len(m) == 0 {
@@ -188,21 +211,18 @@ func (t *Tx) merge() error {
 			}
 		}
 	}
-	if err := t.cutOff(); err != nil {
-		return err
-	}
-	if len(t.events) == 0 {
-		return nil
-	}
-	bucket := t.tx.Bucket(eventsBucket)
-	bucket.FillPercent = fill
-	keys := make([]byte, 8*len(t.events))
-	for i, v := range t.events {
-		k := keys[8*i : 8*i+8 : 8*i+8]
-		binary.BigEndian.PutUint64(k, t.base+uint64(i)+1)
-		if err := bucket.Put(k, v); err != nil {
-			return fmt.Errorf("event %d: %w", t.base+uint64(i)+1, err)
+	return t.cutOff(point)
+}
+
+// size is how many bytes were written.
+func (t *Tx) size() (n int) {
+	for _, m := range t.over {
+		for k, v := range m {
+			n += len(k) + len(v)
 		}
 	}
-	return nil
+	for _, e := range t.log.entries[t.mark:] {
+		n += len(e.Value)
+	}
+	return n
 }

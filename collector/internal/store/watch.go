@@ -45,13 +45,6 @@ func (f *feed) publish(entries []Entry) {
 	f.changed = make(chan struct{})
 }
 
-// reset forgets the ring: the disk knows better.
-func (f *feed) reset(last uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.last, f.ring = last, nil
-}
-
 func (f *feed) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -29,6 +30,7 @@ type call struct {
 	fn    func(*Tx) error
 	state atomic.Int32
 	err   error // of fn
+	tx    Tx    // what fn is given
 }
 
 // A call is taken by the writer or given up by its caller, never both.
@@ -81,17 +83,35 @@ func (s *Store) enqueue(c *call) (*group, error) {
 	}
 	n := len(s.groups)
 	if n == 0 || len(s.groups[n-1].calls) >= s.opt.Group {
-		s.groups = append(s.groups, &group{done: make(chan struct{})})
+		s.groups = append(s.groups, &group{done: make(chan struct{}), calls: make([]*call, 0, s.usual)})
 		n++
 	}
 	g := s.groups[n-1]
 	g.calls = append(g.calls, c)
-	s.waiting++
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if s.waiting++; s.waiting == 1 { // the writer sees to the others itself
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
 	}
 	return g, nil
+}
+
+// gather lets callers that are about to call join the group: those that the last commit released come back one after the
+// other, and each commit costs two flushes, for however many. It ends when a turn of the other goroutines brings nobody.
+func (s *Store) gather() {
+	const turns = 8 // some microseconds each
+	before := -1
+	for range turns {
+		s.mu.Lock()
+		n := s.waiting
+		s.mu.Unlock()
+		if n == before || n >= s.opt.Group {
+			return
+		}
+		before = n
+		runtime.Gosched()
+	}
 }
 
 // take removes the oldest group that waits.
@@ -104,26 +124,36 @@ func (s *Store) take() *group {
 	g := s.groups[0]
 	s.groups = s.groups[1:]
 	s.waiting -= len(g.calls)
+	s.usual = min(len(g.calls)+len(g.calls)/8+1, s.opt.Group)
 	return g
 }
+
+// bufMost bounds the bytes that stay for pieces between two commits.
+const bufMost = 8 << 20
 
 // write is the writer: the only goroutine that runs calls and commits.
 func (s *Store) write() {
 	defer close(s.stopped)
+	var again retry
 	for ending := false; ; {
 		if !ending {
 			select {
 			case <-s.wake:
+			case <-again.at:
+				again.at = nil
+				s.tryAgain()
 			case <-s.quit:
 				ending = true
 			}
 		}
-		runtime.Gosched() // let those that are about to call join this group
-		g := s.take()
-		for ; g != nil; g = s.take() {
+		s.gather()
+		for g := s.take(); g != nil; g = s.take() {
 			s.commit(g)
 			close(g.done)
+			s.opt.Point(pointReleased)
+			s.gather()
 		}
+		again.plan(s)
 		if ending {
 			return
 		}
@@ -132,6 +162,7 @@ func (s *Store) write() {
 
 var (
 	errNothing = errors.New("nothing to commit")
+	errMerge   = errors.New("filling the transaction")
 	errEngine  = errors.New("the database engine panicked")
 )
 
@@ -141,19 +172,23 @@ func (s *Store) commit(g *group) {
 		g.err = err
 		return
 	}
-	before := s.feed.revision()
-	var entries []Entry
-	var written []*Tx
-	good := false // a function returned nil: memory may have been changed
+	log := &events{before: s.feed.revision(), entries: make([]Entry, 0, s.entries)}
+	first := uint64(0) // the oldest event after the last trim; 0 without one
+	good := false      // a function returned nil: memory may have been changed
+	var commit uint64  // bbolt's number of this one
 	begin := time.Now()
 	err := s.transaction(func(btx *bolt.Tx) error {
-		revision, wrote := before, false
+		btx.DB().AllocSize = min(max(int(btx.Size()/4), growLeast), growMost)
+		commit = uint64(btx.ID())
+		wrote, size := false, 0
 		for _, c := range g.calls {
 			if !c.state.CompareAndSwap(callWaits, callTaken) {
 				continue
 			}
-			tx := &Tx{Reader: Reader{tx: btx}, base: revision}
+			tx := &c.tx
+			tx.Reader, tx.log, tx.mark = Reader{tx: btx}, log, len(log.entries)
 			if c.err = s.run(c.fn, tx); c.err != nil {
+				log.entries = log.entries[:tx.mark]
 				continue
 			}
 			good = true
@@ -161,43 +196,61 @@ func (s *Store) commit(g *group) {
 				continue
 			}
 			wrote = true
-			if err := tx.merge(); err != nil {
-				return err
+			s.opt.Point(pointRun)
+			if err := tx.merge(s.opt.Point); err != nil {
+				return fmt.Errorf("%w: %w", errMerge, err)
+			}
+			if s.full {
+				size += tx.size()
 			}
 			s.copied.note(tx)
-			written = append(written, tx)
-			for i, v := range tx.events {
-				entries = append(entries, Entry{revision + uint64(i) + 1, v})
-			}
-			revision += uint64(len(tx.events))
+			first = max(first, tx.first)
 		}
 		if !wrote {
 			return errNothing
 		}
+		if s.full {
+			if err := roomFor(s.path, size); err != nil {
+				return err
+			}
+		}
+		s.opt.Point(pointMerged)
+		var err error
+		if s.buf, err = putEvents(btx.Bucket(eventsBucket), log.entries, s.buf); err != nil {
+			return fmt.Errorf("%w: %w", errMerge, err)
+		}
+		s.opt.Point(pointFilled)
 		return nil
 	})
+	entries := log.entries
+	s.entries = len(entries) + len(entries)/8
+	if cap(s.buf) > bufMost {
+		s.buf = nil
+	}
 	if errors.Is(err, errNothing) {
 		return
 	}
 	if err != nil {
 		s.stats.failed.Add(1)
+		s.full = couldNotGrow(err)
 		g.err = fmt.Errorf("%w: writing %s: %w", ErrStorage, s.path, err)
-		if couldNotGrow(err) {
+		if s.full {
 			g.err = fmt.Errorf("%w: %w", ErrFull, g.err)
 		}
 		s.refused.Store(&g.err)
 		s.lose(err, good)
 		return
 	}
+	s.opt.Point(pointCommitted)
+	s.tx, s.full = commit, false
 	s.refused.Store(nil)
 	s.stats.committed(time.Since(begin), len(entries), begin)
-	for _, tx := range written {
-		s.feed.trimmed(tx.first)
-	}
+	s.feed.trimmed(first)
 	s.feed.publish(entries)
 	if s.hooks.Committed != nil {
 		s.hooks.Committed(entries)
 	}
+	s.opt.Point(pointTold)
 }
 
 // transaction is bbolt's Update with its panics as errors.
@@ -208,7 +261,7 @@ func (s *Store) transaction(fn func(*bolt.Tx) error) (err error) {
 			err = fmt.Errorf("%w: %v", errEngine, p)
 		}
 	}()
-	return s.db.Update(fn)
+	return s.db.Load().Update(fn)
 }
 
 // run calls fn. What it panics with is its caller's error and touches nobody else.
@@ -222,35 +275,58 @@ func (s *Store) run(fn func(*Tx) error, tx *Tx) (err error) {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	return tx.err
+	if tx.err != nil {
+		return tx.err
+	}
+	return tx.plan()
 }
 
 // lose deals with a commit that did not happen.
 //
-// When the file could not grow (no space, quota, limit) it is as it was, and the next commit may work. After anything
-// else, above all a failing fdatasync, the kernel may have dropped pages that it still shows us: nothing that is built
-// on them can be trusted, and the store takes nothing more until it is opened again.
+// When there was no room for it (no space, quota, limit) the file is as it was, and the next commit may work. So it is after an
+// error of our own before the engine's commit. After anything else, above all a failing fdatasync, the kernel may have dropped
+// pages that it still shows us: nothing that is built on them can be trusted, and the store takes nothing more until it is
+// opened again (recover.go).
 func (s *Store) lose(cause error, changed bool) {
-	if !couldNotGrow(cause) {
-		err := fmt.Errorf("%w: %s: %w: look at the disk, then restart provostd", ErrStorage, s.path, cause)
+	if !couldNotGrow(cause) && !errors.Is(cause, errMerge) {
+		err := fmt.Errorf("%w: %s: %w: look at the disk; the database is opened again by itself, within 30 s of its recovery", ErrStorage, s.path, cause)
 		s.broken.Store(&err)
-		s.opt.Log.Error("database takes nothing more", "path", s.path, "cause", cause)
-	}
-	if _, last, err := s.revisions(); err == nil {
-		s.feed.reset(last)
+		s.opt.Log.Error("database takes nothing until it could be opened again", "path", s.path, "cause", cause)
 	}
 	if changed && s.hooks.Lost != nil {
 		s.hooks.Lost()
 	}
 }
 
-// couldNotGrow reports whether a commit failed before anything of it counted. bbolt gives a write's error as it is, that
-// of fdatasync as a bare errno, and what fails while the file is made longer, which is before any write, as text.
+// couldNotGrow reports whether a commit failed for want of room, before anything of it counted. bbolt gives a write's error as
+// it is, that of fdatasync as a bare errno, and that of making the file longer, which is before any write, as text.
 func couldNotGrow(err error) bool {
-	var pe *fs.PathError
-	if errors.As(err, &pe) && pe.Op == "write" {
-		return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+	if errors.Is(err, errNoRoom) {
+		return true
 	}
-	var errno syscall.Errno
-	return !errors.Is(err, errEngine) && !errors.As(err, &errno)
+	var pe *fs.PathError
+	write := errors.As(err, &pe) && pe.Op == "write"
+	grow := strings.HasPrefix(err.Error(), "file resize error: ")
+	for _, room := range []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG} {
+		if write && errors.Is(err, room) || grow && strings.HasSuffix(err.Error(), room.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+// errNoRoom: it is known before the commit that it cannot succeed.
+var errNoRoom = errors.New("no room")
+
+// roomFor looks for room on a disk that was full, for a commit of size bytes with the pages that it changes. bbolt looks at the
+// whole file after a commit that failed; this spares it that, again and again, on a disk that is still full.
+func roomFor(path string, size int) error {
+	free, _, err := Space(filepath.Dir(path))
+	if err != nil {
+		return nil // the commit will tell
+	}
+	if want := uint64(2*size) + 64<<10; free < want {
+		return fmt.Errorf("%w: %d bytes are free, %d are needed", errNoRoom, free, want)
+	}
+	return nil
 }
