@@ -21,8 +21,8 @@ const (
 	KindStepStart  Kind = "step-start"  // Step begins its Try
 	KindStepEnd    Kind = "step-end"    // Step's Try ended with Outcome
 	KindRunEnd     Kind = "run-end"     // the steps of Phase ended with Outcome
-	KindHold       Kind = "hold"        // the agent waits for an order; Message says why
-	KindOrder      Kind = "order"       // the agent carried out Order on Step
+	KindHold       Kind = "hold"        // the agent waits for an order; Message says why. With an Outcome, the wait ended without one
+	KindOrder      Kind = "order"       // the agent carried out Order on Step; with Failed it refused it, and nothing has changed
 	KindSealed     Kind = "sealed"      // the installer is done: from now on the disk may boot
 	KindNote       Kind = "note"        // something to know: Message
 	KindReboot     Kind = "reboot"      // the agent restarts the machine, or switches it off, as Step asked by its status Exit

@@ -5,7 +5,7 @@ package proto
 import "time"
 
 // History is GET /v1/nodes/{node}/history: who ordered what of a node, the newest first. It is kept longer than installs
-// and their events: the last MaxHistory entries of each node, for as long as the node is there.
+// and their events: the last MaxHistory entries of each node, for as long as the node is there; that it was removed stays.
 type History struct {
 	Schema  int            `json:"schema"`
 	Node    string         `json:"node"`
@@ -18,10 +18,10 @@ const MaxHistory = 1000
 // HistoryEntry is one order of an operator that touched a node.
 type HistoryEntry struct {
 	At      time.Time `json:"at"`
-	Order   string    `json:"order"` // install, a Verb, boot, add, set, rename, import; moved, by the boot server
+	Order   string    `json:"order"` // install, a Verb, boot, add, set, rename, import, rm; moved, by the boot server
 	Actor   string    `json:"actor,omitempty"`
 	Reason  string    `json:"reason,omitempty"`
-	Detail  string    `json:"detail,omitempty"` // of boot: the action; of set and import: what changed; of rename: the old name
+	Detail  string    `json:"detail,omitempty"` // of boot: the action; of set and import: what changed; of rename: the old name; of rm: what it was
 	Step    string    `json:"step,omitempty"`
 	Install string    `json:"install,omitempty"`
 	Ordinal uint64    `json:"ordinal,omitempty"`

@@ -169,14 +169,30 @@ type InstallOrder struct {
 	Reason   string    `json:"reason,omitempty"`
 	Within   *Duration `json:"within,omitempty"`    // for a sign of life; 15m
 	NextBoot bool      `json:"next_boot,omitempty"` // no limit for it
+	Nodes    string    `json:"nodes,omitempty"`     // see SetInBody
 }
 
 // NodeOrder is the body of POST /v1/nodes/{nodes}/{verb} and of …/boot.
 type NodeOrder struct {
-	Step   string     `json:"step,omitempty"`
-	Action BootAction `json:"action,omitempty"`
-	Reason string     `json:"reason,omitempty"`
+	Step     string     `json:"step,omitempty"`
+	Action   BootAction `json:"action,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	SamePlan bool       `json:"same_plan,omitempty"` // of retry: it goes on with the plan that it has
+	Nodes    string     `json:"nodes,omitempty"`     // see SetInBody
 }
+
+// Removal is the body of DELETE /v1/nodes/{nodes}.
+type Removal struct {
+	Reason string `json:"reason,omitempty"`
+	Nodes  string `json:"nodes,omitempty"` // see SetInBody
+}
+
+// SetInBody stands for {nodes} in the path of an order whose node set is in its body: one that does not fold may be too long for
+// a path.
+const SetInBody = "-"
+
+// MaxSetInPath is the length of a node set, in bytes, up to which it goes into a path or query.
+const MaxSetInPath = 4 << 10
 
 // Install is one order to install one node: an element of GET /v1/nodes/{node}/installs.
 type Install struct {
@@ -223,7 +239,15 @@ type NodeList struct {
 	Revision uint64   `json:"revision"`
 	Warnings []string `json:"warnings,omitempty"` // of the frontend itself
 	Blind    []string `json:"blind,omitempty"`    // logs of the frontend that cannot be read now: what they would say is missing
-	Nodes    []Node   `json:"nodes"`
+	// PlanChanges, of the answer to a retry, is what is new in the plans that it brought; none without a new plan.
+	PlanChanges []PlanChange `json:"plan_changes,omitempty"`
+	Nodes       []Node       `json:"nodes"`
+}
+
+// Selection is the body of POST /v1/status, which is GET of it for a node set that is too long for a query.
+type Selection struct {
+	Nodes string `json:"nodes,omitempty"`
+	Label string `json:"label,omitempty"`
 }
 
 // EventList is GET /v1/nodes/{node}/installs/{id}/events: every event of the install, by time.

@@ -20,6 +20,7 @@ type NodePatch struct {
 	RemoveGroups []string           `json:"remove_groups,omitempty"`
 	Attrs        map[string]*string `json:"attrs,omitempty"` // key by key; null removes one
 	Protected    *bool              `json:"protected,omitempty"`
+	Nodes        string             `json:"nodes,omitempty"` // see SetInBody
 }
 
 // Check says everything that is wrong with the patch as such, joined. Apply's result is to be checked as well.

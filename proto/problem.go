@@ -25,6 +25,7 @@ const (
 	CodeNotOrdered     = "not-ordered"     // 409: the node is known, but no install of it is ordered
 	CodeContested      = "contested"       // 409: this claim belongs to another boot, or its node is elsewhere
 	CodeLogOffset      = "log-offset"      // 409: the chunk does not start at Offset
+	CodeJournals       = "journals"        // 409: the install has as many journals as are taken
 	CodeGone           = "gone"            // 410: the feed no longer has what follows this revision
 	CodeTooLarge       = "too-large"       // 413
 	CodeLogQuota       = "log-quota"       // 413: no room for logs now; events are still taken
@@ -36,7 +37,7 @@ const (
 )
 
 var codes = []string{CodeBadRequest, CodeNoCredentials, CodeBadCredentials, CodeForbidden, CodeNotFound, CodeUnknownNode, CodeUnknownProfile, CodeBadMethod,
-	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeTooMany, CodeBusy, CodeStorage, CodeInternal}
+	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeJournals, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeTooMany, CodeBusy, CodeStorage, CodeInternal}
 
 // KnownCode reports whether a code is one of this protocol's.
 func KnownCode(code string) bool { return slices.Contains(codes, code) }

@@ -177,6 +177,10 @@ var Stages = []string{
 	"boot-started", "boot-done", "booted",
 }
 
+// ReservedStage reports whether a stage is one that only the agent itself may report: on its word a node is booted, or boots
+// its disk from then on. A step that reports it says nothing.
+func ReservedStage(stage string) bool { return stage == "booted" || stage == "sealed" }
+
 func oneOf[T ~string](what, s string, all []T) (T, error) {
 	if i := slices.Index(all, T(s)); i >= 0 {
 		return all[i], nil

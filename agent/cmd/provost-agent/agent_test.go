@@ -219,7 +219,7 @@ run-start firstboot firstboot-started
 step-start firstboot greet
 step-end firstboot greet ok
 run-end firstboot firstboot-done ok
-stage booted
+stage firstboot booted
 `
 
 // install does what an installer does.
@@ -600,7 +600,7 @@ run-start boot boot-started
 step-start boot mounts
 step-end boot mounts ok
 run-end boot boot-done ok
-stage booted
+stage boot booted
 run-start boot boot-started
 run-end boot boot-done ok
 `)

@@ -147,17 +147,17 @@ func (a *agent) firstboot(ctx context.Context, o runOptions) error {
 	if err := a.forgetSecrets(); err != nil {
 		a.say(err.Error())
 	}
-	return a.booted()
+	return a.booted(o.Phase)
 }
 
-// booted records, once for each boot, that the system runs and its steps are done.
-func (a *agent) booted() error {
+// booted records, once for each boot, that the system runs and the steps of its phase are done.
+func (a *agent) booted(phase proto.Phase) error {
 	for r, err := range a.journal.Events() {
-		if err == nil && r.Event.Kind == proto.KindStage && r.Event.Stage == "booted" && r.Event.Boot == a.boot {
+		if e := r.Event; err == nil && e.Kind == proto.KindStage && e.Stage == "booted" && e.Phase == phase && e.Boot == a.boot {
 			return nil
 		}
 	}
-	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Stage: "booted"}); err != nil {
+	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Phase: phase, Stage: "booted"}); err != nil {
 		return fmt.Errorf("recording the boot: %w", err)
 	}
 	return nil

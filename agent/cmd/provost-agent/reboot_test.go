@@ -114,7 +114,7 @@ run-start firstboot firstboot-started
 step-start firstboot greet
 step-end firstboot greet ok
 run-end firstboot firstboot-done ok
-stage booted
+stage firstboot booted
 `)
 	// Each boot of an installer begins its own log; at the collector none is cut off by another's length.
 	for _, boot := range []string{prototest.Boot1, prototest.Boot2, boot3} {
@@ -168,7 +168,7 @@ step-end boot firmware ok
 step-start boot two
 step-end boot two ok
 run-end boot boot-done ok
-stage booted
+stage boot booted
 `)
 	if got := m.c.Reboots(id); got != 1 {
 		t.Errorf("the collector counts %d reboots, want 1", got)

@@ -171,7 +171,7 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	}
 	if result.Outcome.Good() {
 		if o.Phase == proto.PhaseBoot && o.Step == "" {
-			if err := a.booted(); err != nil {
+			if err := a.booted(o.Phase); err != nil {
 				a.say(err.Error())
 			}
 		}

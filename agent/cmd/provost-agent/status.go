@@ -118,7 +118,7 @@ func (st *localStatus) fold(e proto.Event, at map[string]int) {
 	case proto.KindSealed:
 		st.Summary = "sealed"
 	case proto.KindStage:
-		if e.Stage == "booted" {
+		if e.Stage == "booted" && !e.Failed && e.Step == "" {
 			st.Summary = "booted"
 		}
 	case proto.KindStepStart, proto.KindStepEnd:

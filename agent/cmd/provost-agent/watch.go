@@ -367,19 +367,23 @@ func (a *agent) mindRun(ctx context.Context) {
 	}
 }
 
-// running reports whether the journal's last run of a phase in this boot has no end.
+// running reports whether the journal's last run of a phase in this boot has no end, or waits for orders after its end.
 func (a *agent) running(phase proto.Phase) bool {
-	open := false
+	open, held := false, false
 	for r, err := range a.journal.Events() {
 		if err != nil || r.Event.Phase != phase || r.Event.Boot != a.boot {
 			continue
 		}
 		switch r.Event.Kind {
 		case proto.KindRunStart:
-			open = true
+			open, held = true, false
 		case proto.KindRunEnd:
-			open = false
+			open, held = false, false
+		case proto.KindHold:
+			held = r.Event.Outcome == ""
+		case proto.KindOrder:
+			held = held && (r.Event.Failed || r.Event.Order == string(proto.VerbForce))
 		}
 	}
-	return open
+	return open || held
 }

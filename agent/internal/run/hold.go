@@ -23,10 +23,16 @@ func (r *runner) held(ctx context.Context, s proto.Step, e proto.Event) *proto.E
 	r.append(e)
 	byFile := e.Order == "wait"
 	var cause *proto.Event
-	r.standBy(ctx, e.Message, func() bool {
+	// An order that changed something, but does not end the hold: the journal says that it is still held.
+	still := func(changed bool) {
+		if changed {
+			r.append(e)
+		}
+	}
+	r.standBy(ctx, e, func() bool {
 		if byFile {
 			if _, err := os.Lstat(r.o.WaitFile); err != nil {
-				r.note(s.Name, r.o.WaitFile+" is gone: the plan goes on", false)
+				r.endHold(e, proto.OutcomeOK, r.o.WaitFile+" is gone: the plan goes on")
 				return true
 			}
 		}
@@ -41,17 +47,18 @@ func (r *runner) held(ctx context.Context, s proto.Step, e proto.Event) *proto.E
 				cause = r.stopped(s, proto.OutcomeAborted, abortMessage(o))
 				return true
 			case proto.VerbSkip:
-				r.skip(o, s)
+				taken := r.skip(o, s)
 				if r.history.done(s, r.o.Phase) {
 					r.ignored = true
 					return true
 				}
+				still(taken)
 			case proto.VerbForce:
 				r.forceOrder(o)
 			case proto.VerbHold:
 				r.carriedOut(o, "", "it is held already")
 			case proto.VerbRetry:
-				r.retryBefore(o, s)
+				still(r.retryBefore(o, s))
 			}
 		}
 		return false
@@ -80,9 +87,10 @@ func (r *runner) failed(ctx context.Context, cause proto.Event) bool {
 	}
 	msg := fmt.Sprintf("phase %s failed at step %s (%s): %s. Orders: provost retry|skip|release %s, here: provost-agent retry|skip|release",
 		r.o.Phase, cause.Step, summary(cause), cause.Message, r.plan.Node)
-	r.append(proto.Event{Kind: proto.KindHold, Phase: r.o.Phase, Step: cause.Step, Failed: true, Message: msg})
+	e := proto.Event{Kind: proto.KindHold, Phase: r.o.Phase, Step: cause.Step, Failed: true, Message: msg}
+	r.append(e)
 	again := false
-	r.standBy(ctx, msg, func() bool {
+	r.standBy(ctx, e, func() bool {
 		for _, o := range r.orders() {
 			if ended := r.order(o, cause, &again); ended {
 				return true
@@ -144,9 +152,17 @@ func (r *runner) onFailure() proto.OnFailure {
 	return r.plan.OnFailure
 }
 
-// standBy waits until over says so, says the reason on the consoles each minute, and gives up at the plan's hold limit,
-// after which the machine is to be powered off, or when the context ends.
-func (r *runner) standBy(ctx context.Context, reason string, over func() bool, gaveUp func(why string, o proto.Outcome)) {
+// endHold records that a hold ended without an order.
+func (r *runner) endHold(e proto.Event, o proto.Outcome, why string) {
+	e.Outcome, e.Message, e.Warning = o, why, !o.Good()
+	r.append(e)
+}
+
+// standBy waits until over says so, says the hold's reason on the consoles each minute, and gives up at the plan's hold limit,
+// after which the machine is to be powered off, or when the context ends. over records why the hold ends; giving up is
+// recorded here.
+func (r *runner) standBy(ctx context.Context, e proto.Event, over func() bool, gaveUp func(why string, o proto.Outcome)) {
+	reason := e.Message
 	limit := r.plan.HoldLimit.D()
 	if limit <= 0 {
 		limit = proto.DefaultHoldLimit
@@ -171,13 +187,15 @@ func (r *runner) standBy(ctx context.Context, reason string, over func() bool, g
 			r.d.Consoles.Say("provost: " + reason)
 		case <-end.C:
 			why := fmt.Sprintf("nobody gave an order within the hold limit of %s: the machine is powered off", proto.Duration(limit))
-			r.note("", why, true)
+			r.endHold(e, proto.OutcomeAborted, why)
 			r.d.Consoles.Say("provost: " + why)
 			gaveUp(why, proto.OutcomeAborted)
 			r.result.Action = ActPoweroff
 			return
 		case <-ctx.Done():
-			gaveUp("the agent was told to stop while it waited", proto.OutcomeInterrupted)
+			const why = "the agent was told to stop while it waited"
+			r.endHold(e, proto.OutcomeInterrupted, why)
+			gaveUp(why, proto.OutcomeInterrupted)
 			return
 		}
 	}

@@ -212,8 +212,9 @@ func (r *runner) takeOrders(s proto.Step) *proto.Event {
 	return nil
 }
 
-// retryBefore takes a retry where nothing has failed in this run: it may be meant for a failure of an earlier one.
-func (r *runner) retryBefore(o proto.Order, s proto.Step) {
+// retryBefore takes a retry where nothing has failed in this run: it may be meant for a failure of an earlier one. It reports
+// whether it took it.
+func (r *runner) retryBefore(o proto.Order, s proto.Step) bool {
 	step := o.Step
 	if step == "" {
 		step = s.Name
@@ -221,12 +222,13 @@ func (r *runner) retryBefore(o proto.Order, s proto.Step) {
 	p, ran := r.history.steps[key(r.o.Phase, step)]
 	if !ran || p.outcome.Good() && !p.open {
 		r.carriedOut(o, step, "step "+step+" has not failed")
-		return
+		return false
 	}
 	if !r.newPlan(o) {
-		return
+		return false
 	}
 	r.carriedOut(o, step, "")
+	return true
 }
 
 func (r *runner) forceOrder(o proto.Order) {
@@ -238,23 +240,24 @@ func (r *runner) forceOrder(o proto.Order) {
 	r.carriedOut(o, step, "")
 }
 
-// skip passes over the step that is next, or one that the order names.
-func (r *runner) skip(o proto.Order, next proto.Step) {
+// skip passes over the step that is next, or one that the order names. It reports whether it did.
+func (r *runner) skip(o proto.Order, next proto.Step) bool {
 	step := next
 	if o.Step != "" && o.Step != next.Name {
 		i := slices.IndexFunc(r.steps(), func(s proto.Step) bool { return s.Name == o.Step })
 		if i < 0 {
 			r.carriedOut(o, o.Step, "phase "+string(r.o.Phase)+" has no such step")
-			return
+			return false
 		}
 		step = r.steps()[i]
 	}
 	if r.history.done(step, r.o.Phase) {
 		r.carriedOut(o, step.Name, "step "+step.Name+" is done")
-		return
+		return false
 	}
 	r.carriedOut(o, step.Name, "")
 	r.skipped(step, o)
+	return true
 }
 
 // skipped records that a step is passed over.
@@ -288,37 +291,8 @@ func (r *runner) newPlan(o proto.Order) bool {
 		r.carriedOut(o, o.Step, "its plan is no good: "+err.Error())
 		return false
 	}
-	r.note("", fmt.Sprintf("plan revision %d: %s", p.Revision, changes(r.plan, p)), false)
+	r.note("", fmt.Sprintf("plan revision %d: %s", p.Revision, proto.DiffSteps(r.plan.Steps, p.Steps)), false)
 	r.setPlan(p)
 	r.d.PlanDigest = digest
 	return true
-}
-
-// changes says in few words what a new plan has that the old one had not.
-func changes(old, new *proto.Plan) string {
-	was := map[string]string{}
-	for _, s := range old.Steps {
-		b, _ := json.Marshal(s) // a Step is plain data
-		was[s.Name] = string(b)
-	}
-	var out []string
-	for _, s := range new.Steps {
-		b, _ := json.Marshal(s)
-		switch w, ok := was[s.Name]; {
-		case !ok:
-			out = append(out, s.Name+" is new")
-		case w != string(b):
-			out = append(out, s.Name+" has changed")
-		}
-		delete(was, s.Name)
-	}
-	for _, s := range old.Steps {
-		if _, ok := was[s.Name]; ok {
-			out = append(out, s.Name+" is gone")
-		}
-	}
-	if len(out) == 0 {
-		return "no step has changed"
-	}
-	return strings.Join(out, ", ")
 }

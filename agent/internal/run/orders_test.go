@@ -136,6 +136,10 @@ func TestHoldLimit(t *testing.T) {
 		if took := time.Since(begin); took < 2*time.Hour || took > 2*time.Hour+time.Second {
 			t.Errorf("held for %s, want 2h", took)
 		}
+		b.tells("run-start", "a#1", "a#1=failed", "run-end=failed(a)", "hold", "hold ended=aborted (warning)")
+		if e := b.events()[5]; !e.Failed || !strings.Contains(e.Message, "within the hold limit of 2h: the machine is powered off") {
+			t.Errorf("the hold's end = %+v", e)
+		}
 	})
 }
 
@@ -149,6 +153,7 @@ func TestHoldEndsWithTheAgent(t *testing.T) {
 		if err != nil || r.Outcome != proto.OutcomeFailed || r.Released || r.Action != run.ActNone {
 			t.Errorf("Run = %+v, %v", r, err)
 		}
+		b.tells("run-start", "a#1", "a#1=failed", "run-end=failed(a)", "hold", "hold ended=interrupted (warning)")
 	})
 }
 
@@ -206,6 +211,25 @@ func TestOperatorsHold(t *testing.T) {
 	})
 }
 
+// TestHeldOn: an order that changes something, but does not end an operator's hold, is followed by the hold's own record: whoever
+// reads the journal must not think that it goes on.
+func TestHeldOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, proto.Step{Name: "a"}, proto.Step{Name: "b"}, proto.Step{Name: "c"})
+		b.play = func(_ context.Context, s string, _ int) proc.Result {
+			if s == "a" {
+				b.order(proto.VerbHold, "")
+				during(1*time.Minute, func() { b.order(proto.VerbSkip, "c") })
+				during(2*time.Minute, func() { b.order(proto.VerbSkip, "a") })
+				during(3*time.Minute, func() { b.order(proto.VerbRelease, "") })
+			}
+			return proc.Result{}
+		}
+		b.run()
+		b.tells("run-start", "a#1", "a#1=ok", "hold", "hold by hold", "skip c", "c#1=skipped", "hold by hold", "skip a refused", "release", "b#1", "b#1=ok", "run-end=ok")
+	})
+}
+
 func TestWaitFile(t *testing.T) {
 	for _, how := range []string{"removed", "released"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -224,7 +248,7 @@ func TestWaitFile(t *testing.T) {
 			if r := b.run(); r.Outcome != proto.OutcomeOK || time.Since(begin) < time.Hour {
 				t.Errorf("%s: Run = %+v after %s", how, r, time.Since(begin))
 			}
-			word := map[string]string{"removed": "note", "released": "release"}[how]
+			word := map[string]string{"removed": "hold by wait ended=ok", "released": "release"}[how]
 			b.tells("run-start", "hold by wait", word, "a#1", "a#1=ok", "b#1", "b#1=ok", "run-end=ok")
 		})
 	}

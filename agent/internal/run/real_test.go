@@ -190,6 +190,8 @@ func TestStatusFile(t *testing.T) {
 lib_says hello
 echo stage=disks-wiped >>"$PROVOST_STATUS"
 echo "stage=no good name" >>"$PROVOST_STATUS"
+echo stage=booted >>"$PROVOST_STATUS"
+echo stage=sealed >>"$PROVOST_STATUS"
 echo progress=40 >>"$PROVOST_STATUS"
 printf 'message=disk sda is \033[31mbad' >>"$PROVOST_STATUS"
 echo the last line that is printed
@@ -198,9 +200,12 @@ exit 9
 	if code := b.live(); code != 1 {
 		t.Errorf("exit status %d, want 1", code)
 	}
-	b.tells("run-start", "s1#1", "stage disks-wiped", "s1#1=failed", "run-end=failed(s1)")
+	b.tells("run-start", "s1#1", "stage disks-wiped", "note (warning)", "note (warning)", "s1#1=failed", "run-end=failed(s1)")
 	es := b.events()
-	if e := es[3]; e.Exit != 9 || e.Message != "disk sda is \x1b[31mbad" || !slices.Equal(e.Tail, []string{"lib: hello", "the last line that is printed"}) {
+	if e := es[3]; e.Step != "s1" || !strings.Contains(e.Message, "step s1 reports stage booted, which is not a step's to say") {
+		t.Errorf("note of a stage that no step may report = %+v", e)
+	}
+	if e := es[5]; e.Exit != 9 || e.Message != "disk sda is \x1b[31mbad" || !slices.Equal(e.Tail, []string{"lib: hello", "the last line that is printed"}) {
 		t.Errorf("step-end = %+v", e)
 	}
 }

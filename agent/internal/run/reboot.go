@@ -139,11 +139,12 @@ func (r *runner) awaitAck(ctx context.Context, s proto.Step, seq uint64) *proto.
 func (r *runner) holdForAck(ctx context.Context, s proto.Step, acked func() bool) *proto.Event {
 	msg := fmt.Sprintf("step %s asked for a restart, but the collector has not acknowledged that within %s: what is done so far would be forgotten. "+
 		"It goes on when the collector answers. Orders: release restarts all the same, abort", s.Name, proto.Duration(ackWait))
-	r.append(proto.Event{Kind: proto.KindHold, Phase: r.o.Phase, Step: s.Name, Message: msg})
+	e := proto.Event{Kind: proto.KindHold, Phase: r.o.Phase, Step: s.Name, Message: msg}
+	r.append(e)
 	var cause *proto.Event
-	r.standBy(ctx, msg, func() bool {
+	r.standBy(ctx, e, func() bool {
 		if acked() {
-			r.note(s.Name, "the collector has acknowledged the restart", false)
+			r.endHold(e, proto.OutcomeOK, "the collector has acknowledged the restart")
 			return true
 		}
 		for _, o := range r.orders() {

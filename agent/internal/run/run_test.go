@@ -194,6 +194,9 @@ func (b *bench) story() []string {
 			if e.Order != "" {
 				w += " by " + e.Order
 			}
+			if e.Outcome != "" {
+				w += " ended=" + string(e.Outcome)
+			}
 		case proto.KindStage:
 			w = "stage " + e.Stage
 		}

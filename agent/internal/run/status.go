@@ -91,6 +91,8 @@ func (f *statusFile) line(line string) {
 		}
 		f.stages++
 		switch {
+		case f.stages <= maxStages && proto.ReservedStage(value):
+			f.r.note(f.step, "step "+f.step+" reports stage "+value+", which is not a step's to say: it is passed over. The agent says it when it is so", true)
 		case f.stages <= maxStages:
 			f.r.append(proto.Event{Kind: proto.KindStage, Phase: f.r.o.Phase, Step: f.step, Try: f.try, Stage: value})
 		case f.stages == maxStages+1:

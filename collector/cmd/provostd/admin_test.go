@@ -165,13 +165,13 @@ func TestReload(t *testing.T) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for range 500 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if got, _, _ := names(); len(got) == 3 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Errorf("SIGHUP did not reload within 5 s\n%s", d.err)
+	t.Errorf("SIGHUP did not reload within a minute\n%s", d.err)
 }
 
 // TestObservation: figures and profiles of the runtime are on the socket; profiles are nowhere else.
@@ -214,7 +214,7 @@ func TestObservation(t *testing.T) {
 		t.Errorf("pprof on the plain listener = %d, want 404", resp.StatusCode)
 	}
 	var l proto.NodeList
-	for range 500 { // the logs are counted in the background
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); { // the logs are counted in the background
 		if d.local("GET", "/v1/status", nil, &l); strings.Contains(strings.Join(l.Warnings, "\n"), "the logs have 1000 bytes of their 1.0 KiB") {
 			return
 		}

@@ -220,7 +220,7 @@ func (d *daemon) text(t *testing.T, path string) ([]byte, int) {
 // feed gives every event that there is.
 func (d *daemon) feed(t *testing.T) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var list proto.NodeList
 	d.local("GET", "/v1/status", nil, &list)

@@ -22,7 +22,7 @@ func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
 		Certificates: s.ca.Certificates(), Now: time.Now(),
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
 		Listeners: s.listeners(),
-		Clock: doctor.KernelClock, Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
+		Clock:     doctor.KernelClock, Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
 		Trees: []doctor.Tree{
 			{Name: "TFTP", Roots: s.set.Evidence.TFTPRoots, Users: []string{"tftp", "dnsmasq", "nobody"}},
 			{Name: "web", Roots: s.set.Evidence.WebRoots, Users: []string{"apache", "www-data", "nginx", "wwwrun", "http"}},

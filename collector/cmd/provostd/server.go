@@ -60,7 +60,7 @@ type server struct {
 
 // Record is where a running collector can be reached: DATA/listeners.json, for programs that start one.
 type Record struct {
-	Listen     string `json:"listen"`      // HOST:PORT
+	Listen     string `json:"listen"`                // HOST:PORT
 	BootListen string `json:"boot_listen,omitempty"` // HOST:PORT
 	Socket     string `json:"socket"`
 	Pin        string `json:"pin"`

@@ -122,6 +122,7 @@ func routes() []Route {
 		{"GET", "/v1/agent/files/{sha256}", auth.ScopeAgent, 0, (*API).file},
 
 		{"GET", "/v1/status", auth.ScopeRead, 0, (*API).status},
+		{"POST", "/v1/status", auth.ScopeRead, maxOrder, (*API).postStatus},
 		{"GET", "/v1/events", auth.ScopeRead, 0, (*API).feed},
 		{"GET", "/v1/nodes", auth.ScopeRead, 0, (*API).status},
 		{"POST", "/v1/nodes", auth.ScopeOperate, maxOrder, (*API).addNode},

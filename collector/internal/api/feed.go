@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"provost/collector/internal/store"
@@ -66,11 +67,19 @@ func (a *API) feed(c *call) error {
 		entries, err := w.Next(next)
 		done()
 		switch {
+		case c.ctx().Err() != nil:
+			return nil
 		case ctx.Err() != nil:
+			a.send(c, []byte(": the collector stops; come again with the last id\n\n")) // it ends either way
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
 			err = a.send(c, []byte(":\n\n"))
-		case err == nil:
+		case err != nil:
+			a.counters.dropped.Add(1)
+			a.cfg.Log.Warn("feed dropped: its reader is too far behind", "remote", c.r.RemoteAddr, "error", err)
+			a.send(c, fmt.Appendf(nil, ": dropped: %s\n\n", proto.Clip(strings.ReplaceAll(err.Error(), "\n", " "), 200)))
+			return nil
+		default:
 			var b []byte
 			for _, e := range entries {
 				b = fmt.Appendf(b, "id: %d\ndata: %s\n\n", e.Revision, e.Value)
@@ -78,14 +87,25 @@ func (a *API) feed(c *call) error {
 			err = a.send(c, b)
 		}
 		if err != nil {
-			a.cfg.Log.Debug("feed ended", "remote", c.r.RemoteAddr, "error", err)
-			return nil
+			return nil // send said it
 		}
 	}
 }
 
-// send writes and flushes within the feed's bound.
-func (a *API) send(c *call, b []byte) error {
+// send writes and flushes within the feed's bound. A reader that did not take it in that time is dropped, and that is logged
+// and counted; the reader itself sees the connection end in the middle, since nothing more goes into it.
+func (a *API) send(c *call, b []byte) (err error) {
+	begin := time.Now()
+	defer func() {
+		switch {
+		case err == nil:
+		case time.Since(begin) >= a.feedWrite:
+			a.counters.dropped.Add(1)
+			a.cfg.Log.Warn("feed dropped: its reader takes nothing", "remote", c.r.RemoteAddr, "bound", a.feedWrite, "error", err)
+		default:
+			a.cfg.Log.Debug("feed ended", "remote", c.r.RemoteAddr, "error", err)
+		}
+	}()
 	if err := c.ctl.SetWriteDeadline(time.Now().Add(a.feedWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

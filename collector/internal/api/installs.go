@@ -3,6 +3,8 @@
 package api
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,11 +31,28 @@ func (a *API) oneInstall(c *call) error {
 }
 
 func (a *API) installEvents(c *call) error {
-	list, err := a.cfg.Registry.InstallEvents(c.r.PathValue("node"), c.r.PathValue("id"))
+	v, lines, err := a.cfg.Registry.EventLines(c.r.PathValue("node"), c.r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, list)
+	head, err := json.Marshal(proto.EventList{Schema: proto.Schema, Install: v, Events: []proto.Event{}})
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	c.head(http.StatusOK)
+	next := bytes.TrimSuffix(head, []byte("]}")) // events is the last, and empty
+	for _, line := range lines {
+		c.w.Write(next)
+		if _, err := c.w.Write(line); err != nil {
+			panic(http.ErrAbortHandler) // the client has gone, or must not take it for whole
+		}
+		next = []byte(",")
+	}
+	if len(lines) == 0 {
+		c.w.Write(next)
+	}
+	c.w.Write([]byte("]}"))
+	return nil
 }
 
 func (a *API) logs(c *call) error {

@@ -14,6 +14,7 @@ import (
 // counters are what the API itself counts.
 type counters struct {
 	watchers atomic.Int64
+	dropped  atomic.Uint64 // readers of the feed
 	mu       sync.Mutex
 	refused  map[string]uint64 // by code: these are few, and the collector's own
 }
@@ -30,6 +31,7 @@ func (n *counters) refuse(code string) {
 func (a *API) writeMetrics(w io.Writer) {
 	m := metrics.New(w)
 	m.Gauge("provost_feed_watchers", "Readers of the event stream.", float64(a.counters.watchers.Load()))
+	m.Counter("provost_feed_dropped_total", "Readers of the event stream that were dropped: they took nothing, or were too far behind.", float64(a.counters.dropped.Load()))
 	m.Gauge("provost_request_body_bytes", "Bytes of request bodies in memory.", float64(a.inFlight.Load()))
 	a.counters.mu.Lock()
 	var refused []metrics.Sample

@@ -13,9 +13,17 @@ import (
 	"provost/proto"
 )
 
-// selected evaluates the {nodes} of an order. Nothing may be ordered of nothing.
-func (a *API) selected(c *call, discovered bool) ([]string, error) {
+// selected evaluates the {nodes} of an order; body is what its body says of it. Nothing may be ordered of nothing.
+func (a *API) selected(c *call, body string, discovered bool) ([]string, error) {
 	expr := c.r.PathValue("nodes")
+	switch {
+	case expr == proto.SetInBody && body == "":
+		return nil, problem(400, proto.CodeBadRequest, "", "the path says %q for the node set, and the body has no nodes", expr)
+	case expr == proto.SetInBody:
+		expr = body
+	case body != "":
+		return nil, problem(400, proto.CodeBadRequest, "write - for it in the path", "a node set in the path, and one in the body")
+	}
 	names, err := a.cfg.Registry.Select(expr, discovered)
 	if err == nil && len(names) == 0 {
 		err = problem(409, proto.CodeConflict, "provost status shows every node", "the node set %q has no node now", proto.Clip(expr, 200))
@@ -24,8 +32,8 @@ func (a *API) selected(c *call, discovered bool) ([]string, error) {
 }
 
 // listHead is the begin of a list of nodes.
-func (a *API) listHead() ([]byte, error) {
-	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), Nodes: []proto.Node{}}
+func (a *API) listHead(changes ...proto.PlanChange) ([]byte, error) {
+	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), PlanChanges: changes, Nodes: []proto.Node{}}
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
 	}
@@ -40,8 +48,8 @@ func (a *API) listHead() ([]byte, error) {
 }
 
 // list answers with the named nodes, as they are encoded.
-func (a *API) list(c *call, names []string) error {
-	head, err := a.listHead()
+func (a *API) list(c *call, names []string, changes ...proto.PlanChange) error {
+	head, err := a.listHead(changes...)
 	if err != nil {
 		return err
 	}
@@ -83,11 +91,22 @@ func (a *API) listAll(c *call) error {
 
 func (a *API) status(c *call) error {
 	q := c.r.URL.Query()
-	expr := q.Get("nodes")
+	return a.statusOf(c, proto.Selection{Nodes: q.Get("nodes"), Label: q.Get("label")})
+}
+
+func (a *API) postStatus(c *call) error {
+	var q proto.Selection
+	if err := c.decode(&q, true); err != nil {
+		return err
+	}
+	return a.statusOf(c, q)
+}
+
+func (a *API) statusOf(c *call, q proto.Selection) error {
+	expr, label := q.Nodes, q.Label
 	if expr == "" {
 		expr = "@all"
 	}
-	label := q.Get("label")
 	if expr == "@all" && label == "" {
 		return a.listAll(c)
 	}
@@ -126,7 +145,7 @@ func (a *API) patchNodes(c *call) error {
 	if err := c.decode(&patch, true); err != nil {
 		return err
 	}
-	names, err := a.selected(c, false)
+	names, err := a.selected(c, patch.Nodes, false)
 	if err != nil {
 		return err
 	}
@@ -137,11 +156,15 @@ func (a *API) patchNodes(c *call) error {
 }
 
 func (a *API) removeNodes(c *call) error {
-	names, err := a.selected(c, true)
+	var o proto.Removal
+	if err := c.decode(&o, true); err != nil {
+		return err
+	}
+	names, err := a.selected(c, o.Nodes, true)
 	if err != nil {
 		return err
 	}
-	if err := a.cfg.Registry.RemoveNodes(c.ctx(), names); err != nil {
+	if err := a.cfg.Registry.RemoveNodes(c.ctx(), names, o.Reason); err != nil {
 		return err
 	}
 	c.w.WriteHeader(http.StatusNoContent)
@@ -153,7 +176,7 @@ func (a *API) install(c *call) error {
 	if err := c.decode(&o, true); err != nil {
 		return err
 	}
-	names, err := a.selected(c, false)
+	names, err := a.selected(c, o.Nodes, false)
 	if err != nil {
 		return err
 	}
@@ -168,9 +191,16 @@ func (a *API) command(c *call, verb proto.Verb) error {
 	if err := c.decode(&o, true); err != nil {
 		return err
 	}
-	names, err := a.selected(c, false)
+	names, err := a.selected(c, o.Nodes, false)
 	if err != nil {
 		return err
+	}
+	if verb == proto.VerbRetry {
+		changes, err := a.cfg.Registry.Retry(c.ctx(), names, o, c.who.actor)
+		if err != nil {
+			return err
+		}
+		return a.list(c, names, changes...)
 	}
 	if err := a.cfg.Registry.Command(c.ctx(), names, verb, o, c.who.actor); err != nil {
 		return err
@@ -183,10 +213,10 @@ func (a *API) boot(c *call) error {
 	if err := c.decode(&o, true); err != nil {
 		return err
 	}
-	if o.Step != "" {
-		return problem(400, proto.CodeBadRequest, "", "boot takes no step")
+	if o.Step != "" || o.SamePlan {
+		return problem(400, proto.CodeBadRequest, "", "boot takes no step and no same_plan")
 	}
-	names, err := a.selected(c, false)
+	names, err := a.selected(c, o.Nodes, false)
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,8 @@ func TestOpenAPITypes(t *testing.T) {
 		proto.NodePatch{}, proto.Node{}, proto.Deadline{}, proto.Cause{}, proto.NodeList{}, proto.InstallOrder{}, proto.NodeOrder{}, proto.Install{},
 		proto.StepInfo{}, proto.LogInfo{}, proto.InstallList{}, proto.LogList{}, proto.EventList{}, proto.ProfileInfo{}, proto.ProfileList{}, proto.Step{},
 		proto.Reboot{}, proto.VersionInfo{}, proto.TokenOrder{}, proto.TokenAnswer{}, proto.TokenList{}, proto.TokenInfo{}, proto.ReloadAnswer{}, proto.RenderedNode{}, proto.RenderedFile{}, proto.Pending{},
-		proto.Rename{}, proto.Inventory{}, proto.InventoryNode{}, proto.InventoryAnswer{}, proto.InventoryProblem{}, proto.NodeChange{}, proto.FieldChange{}, proto.History{}, proto.HistoryEntry{}, proto.HistoryStep{}, proto.Changes{}, proto.Doctor{}, proto.Check{}} {
+		proto.Rename{}, proto.Inventory{}, proto.InventoryNode{}, proto.InventoryAnswer{}, proto.InventoryProblem{}, proto.NodeChange{}, proto.FieldChange{}, proto.History{}, proto.HistoryEntry{}, proto.HistoryStep{}, proto.Changes{}, proto.Doctor{}, proto.Check{},
+		proto.Removal{}, proto.Selection{}, proto.PlanChange{}} {
 		rt := reflect.TypeOf(v)
 		ref := doc.Components.Schemas[rt.Name()]
 		if ref == nil {
@@ -232,6 +233,19 @@ func TestOpenAPIAnswers(t *testing.T) {
 		do("GET", path, admin, nil, 404)
 	}
 	do("GET", "/v1/nodes/n1/history?since=yesterday", admin, nil, 400)
+	do("POST", "/v1/status", admin, proto.Selection{Nodes: "n1,%failed", Label: "x"}, 200)
+	do("POST", "/v1/status", admin, nil, 200)
+	do("POST", "/v1/status", "", nil, 401)
+	do("POST", "/v1/status", agent, nil, 403)
+	do("POST", "/v1/status", admin, proto.Selection{Nodes: "n9"}, 404)
+	site.Profiles.Put("compute", registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\necho mended\n"}))
+	do("POST", "/v1/nodes/n1/retry", admin, proto.NodeOrder{SamePlan: true}, 200)
+	if b := do("POST", "/v1/nodes/-/retry", admin, proto.NodeOrder{Nodes: "n1"}, 200); !strings.Contains(string(b), `"plan_changes":[{"nodes":["n1"],"changed":["one"]`) {
+		t.Errorf("the answer to a retry does not say what is new: %.200s", b)
+	}
+	do("POST", "/v1/nodes/-/retry", admin, nil, 400)
+	do("POST", "/v1/nodes/n1/retry", admin, proto.NodeOrder{Nodes: "n1"}, 400)
+	do("POST", "/v1/nodes/n1/skip", admin, proto.NodeOrder{SamePlan: true}, 400)
 	for _, verb := range []string{"retry", "skip", "release", "hold"} {
 		do("POST", "/v1/nodes/n1/"+verb, admin, proto.NodeOrder{Reason: "r"}, 200)
 	}
@@ -262,8 +276,11 @@ func TestOpenAPIAnswers(t *testing.T) {
 	do("PATCH", "/v1/nodes/n1", admin, map[string]any{"protected": true}, 200)
 	do("DELETE", "/v1/nodes/n1", admin, nil, 409)
 	do("PATCH", "/v1/nodes/n1", admin, map[string]any{"protected": false}, 200)
-	do("DELETE", "/v1/nodes/n1", admin, nil, 204)
+	do("DELETE", "/v1/nodes/-", admin, proto.Removal{Reason: "sold", Nodes: "n1"}, 204)
 	do("DELETE", "/v1/nodes/n1", admin, nil, 404)
+	if b := do("GET", "/v1/nodes/n1/history", admin, nil, 200); !strings.Contains(string(b), `"reason":"sold"`) {
+		t.Errorf("the history of a removed node = %s", b)
+	}
 	for _, path := range []string{"/v1/version", "/v1/ca", "/healthz", "/readyz"} {
 		do("GET", path, "", nil, 200)
 	}

@@ -123,7 +123,7 @@ func TestFeed(t *testing.T) {
 	}
 	open := func(header, query string) *bufio.Scanner {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		t.Cleanup(cancel)
 		req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+"/v1/events"+query, nil)
 		if err != nil {

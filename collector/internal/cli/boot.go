@@ -42,7 +42,7 @@ func bootCommand(s *session) *cobra.Command {
 
 provost install orders an install and sets the action by itself; the collector
 sets it to disk when the installer is done. A rescue lasts until you set
-another action.`,
+another action. Booted nodes are asked about, unless they keep their disk.`,
 		Args: arguments(1, 2, "say which nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "table", "json", "yaml"); err != nil {
@@ -114,7 +114,8 @@ func setBoot(ctx context.Context, s *session, cl *client.Client, cmd *cobra.Comm
 		return nil, err
 	}
 	doing := fmt.Sprintf("sets the boot action %s for", action)
-	if err := s.confirm(cmd, t, o.yes, action == proto.BootInstall, doing); err != nil {
+	// With any action but disk a booted node does not come up again by itself at its next boot.
+	if err := s.confirm(cmd, t, o.yes, action != proto.BootDisk, doing); err != nil {
 		return nil, err
 	}
 	return cl.SetBoot(ctx, t.set, proto.NodeOrder{Action: action, Reason: o.reason})

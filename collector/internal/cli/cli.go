@@ -34,6 +34,7 @@ type Program struct {
 	Getenv         func(string) string
 	Now            func() time.Time // its location is the one that local times are shown in
 	Poll           time.Duration    // between two looks of --wait, --watch and -f; 2 s if zero
+	Still          time.Duration    // after which --watch draws again without news; 15 s if zero
 }
 
 // Run is the whole of provost on this machine: it gives the exit status. The first SIGINT or SIGTERM ends what is under

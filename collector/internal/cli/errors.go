@@ -19,7 +19,7 @@ import (
 
 // The exit statuses. Those from 64 on are those of sysexits.h.
 const (
-	exitFailed      = 1  // a selected node failed or stalled; an order was refused
+	exitFailed      = 1  // a selected node failed or stalled; an order was refused; it is there already, or no more
 	exitUnfinished  = 2  // not finished within --timeout
 	exitUsageError  = 64 // EX_USAGE
 	exitUnavailable = 69 // EX_UNAVAILABLE: no answer from the collector, or it is in trouble
@@ -158,7 +158,7 @@ func judgeProblem(p *proto.Problem) (code int, hint string) {
 		return exitNotAllowed, hint
 	case p.Code == proto.CodeInternal && hint == "":
 		return exitUnavailable, "the incident's number is in the collector's log: `journalctl -u provostd`"
-	case p.Status >= 500:
+	case p.Status >= 500 || p.Status == 429:
 		return exitUnavailable, hint
 	case p.Code == proto.CodeUnknownNode && hint == "":
 		return exitUsageError, "`provost node list` shows the nodes that there are"
@@ -166,7 +166,7 @@ func judgeProblem(p *proto.Problem) (code int, hint string) {
 		return exitUsageError, "`provost profile list` shows the profiles that there are"
 	case p.Code == proto.CodeBadProfile:
 		return exitConfig, hint
-	case p.Code == proto.CodeConflict, p.Code == proto.CodeNotOrdered:
+	case p.Code == proto.CodeConflict, p.Code == proto.CodeNotOrdered, p.Code == proto.CodeExists, p.Code == proto.CodeGone, p.Code == proto.CodeLogQuota:
 		return exitFailed, hint
 	}
 	return exitUsageError, hint

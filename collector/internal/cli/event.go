@@ -87,12 +87,20 @@ func describeKind(e *proto.Event) (string, weight) {
 		}
 		return text, bad
 	case proto.KindHold:
-		if e.Failed {
+		switch {
+		case e.Outcome.Good():
+			return "waits no more", plain
+		case e.Outcome != "":
+			return "waits no more", warning
+		case e.Failed:
 			return "waits for an order", bad
 		}
 		return "held", warning
 	case proto.KindOrder:
 		text := "order " + e.Order + " carried out"
+		if e.Failed {
+			text = "order " + e.Order + " refused"
+		}
 		if e.Step != "" {
 			text += " on step " + e.Step
 		}

@@ -35,9 +35,9 @@ func (s *shared) String() string {
 
 func (s *shared) await(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.String(), text); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !strings.Contains(s.String(), text); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("no %q in 10 s: %q", text, s.String())
+			t.Fatalf("no %q in 60 s: %q", text, s.String())
 		}
 	}
 }

@@ -48,8 +48,9 @@ type fake struct {
 	asked    int
 	feed     func(n int, from string) (body string, wait bool, p *proto.Problem)
 	fed      int
-	push     chan string // what an open feed sends then
-	requests []string    // every request that is no GET: METHOD PATH BODY
+	push     chan string        // what an open feed sends then
+	requests []string           // every request that is no GET: METHOD PATH BODY
+	changes  []proto.PlanChange // that a retry brings
 
 	dir string
 	srv *httptest.Server
@@ -193,6 +194,22 @@ func (f *fake) handler() http.Handler {
 				n.Status, n.Summary = proto.StatusOrdered, "ordered"
 			} else if _, err := proto.ParseVerb(verb); err == nil && verb != "hold" && verb != "abort" && verb != "force" && !n.Waiting {
 				return nil, proto.NewProblem(409, proto.CodeConflict, n.Name+" does not wait for an order", "provost explain "+n.Name+" says what it does")
+			}
+		}
+		var o proto.NodeOrder
+		if verb == "retry" && f.body(&o) == nil && !o.SamePlan {
+			for _, c := range f.changes {
+				c.Nodes = slices.DeleteFunc(slices.Clone(c.Nodes), func(name string) bool {
+					return !slices.ContainsFunc(l.Nodes, func(n proto.Node) bool { return n.Name == name })
+				})
+				if len(c.Nodes) > 0 {
+					l.PlanChanges = append(l.PlanChanges, c)
+				}
+			}
+		}
+		if verb == "retry" {
+			for _, n := range l.Nodes {
+				f.node(n.Name).Orders = []proto.Pending{{Verb: proto.VerbRetry, Since: now}}
 			}
 		}
 		return l, nil

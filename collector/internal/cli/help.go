@@ -16,6 +16,20 @@ const (
 69  the collector cannot be reached
 77  not allowed
 78  configuration: --server, --ca or --token-file`
+	exitAdd = `0   done
+1   refused: the name or a MAC is taken
+64  usage: the command line, or a name in it, makes no sense
+69  the collector cannot be reached
+77  not allowed
+78  configuration: --server, --ca or --token-file`
+	exitRetry = `0   the order was taken; with --wait: no node is failed or stalled
+1   the order was refused: the nodes are not in a state for it; or, with
+    --wait, a node failed or stalled
+2   with --wait: not finished within --timeout
+64  usage: the command line, or a name in it, makes no sense
+69  the collector cannot be reached
+77  not allowed
+78  configuration: --server, --ca or --token-file`
 	exitOrders = `0   the order was taken
 1   the order was refused: the nodes are not in a state for it
 64  usage: the command line, or a name in it, makes no sense

@@ -55,7 +55,7 @@ from the network. Nothing happens to it until an install is ordered.`,
 	cmd.RegisterFlagCompletionFunc("profile", s.completeProfiles)
 	help(cmd, `provost node add n1 --mac 52:54:00:00:00:01 --profile compute
 provost node add n2 --mac 52-54-00-00-00-02 --ip 10.0.0.2 \
-    --group rack1 --attr role=login`, exitUsual)
+    --group rack1 --attr role=login`, exitAdd)
 	return cmd
 }
 

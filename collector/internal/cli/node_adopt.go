@@ -57,7 +57,7 @@ all its addresses and its serial number. provost status %discovered lists them.`
 	o.addFlags(cmd.Flags())
 	cmd.RegisterFlagCompletionFunc("profile", s.completeProfiles)
 	help(cmd, `provost node adopt 52:54:00:00:00:01 n1
-provost node adopt 52-54-00-00-00-02 n2 --profile compute --group rack1`, exitUsual)
+provost node adopt 52-54-00-00-00-02 n2 --profile compute --group rack1`, exitAdd)
 	return cmd
 }
 

@@ -55,7 +55,7 @@ rm, until they are unprotected.`,
 	help(cmd, `provost node set n[001-100] --profile compute --yes
 provost node set n1 --mac 52:54:00:00:00:01 --group -rack1 --group +rack2
 provost node set @rack1 --attr ntp=10.0.0.1
-provost node set login[1-2] --protect`, exitUsual)
+provost node set login[1-2] --protect`, exitAdd)
 	return cmd
 }
 

@@ -5,10 +5,14 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"provost/collector/internal/client"
+	"provost/collector/internal/nodeset"
 	"provost/proto"
 )
 
@@ -26,8 +30,13 @@ type verb struct {
 var verbs = []verb{
 	{proto.VerbRetry, " [STEP]", false, "run the failed step again, then go on", `Retry ends the hold of nodes whose install failed: the failed step runs again,
 and then what comes after it. It takes the scripts as they are on the frontend
-now, for this step and all that is not done yet.`,
-		"provost retry n007\nprovost retry '%failed' --reason \"repository is back\"", "the failed step runs again, then what comes after it"},
+now, for this step and all that is not done yet, and says what is new in the
+plan; --same-plan takes those that the install began with.
+
+--wait then waits as provost status --wait does, shows how it went, and ends
+with its exit status: 1 if a node failed, also one that refused the order, and
+2 if it took longer than --timeout.`,
+		"provost retry n007\nprovost retry '%failed' --reason \"repository is back\"\nprovost retry n007 --wait --timeout 30m\nprovost retry n007 otherpkgs --same-plan", "the failed step runs again, then what comes after it"},
 	{proto.VerbSkip, " [STEP]", false, "go on after the failed step, with a warning", `Skip ends the hold of nodes whose install failed: the failed step counts as
 skipped and what comes after it runs. The node keeps a warning.`,
 		"provost skip n007\nprovost skip n[001-010] otherpkgs --reason \"not needed here\"", "the install goes on without the step, and keeps a warning"},
@@ -49,9 +58,17 @@ again at its next turn, or all of them. What is running is not disturbed.`,
 type verbOptions struct {
 	reason, output string
 	yes            bool
+	samePlan, wait bool // of retry
+	timeout        time.Duration
 }
 
-func (o *verbOptions) addFlags(f *pflag.FlagSet) {
+func (o *verbOptions) addFlags(f *pflag.FlagSet, v verb) {
+	if v.Verb == proto.VerbRetry {
+		f.BoolVar(&o.samePlan, "same-plan", false, "with the scripts and settings that the install has, not those of now")
+		f.BoolVar(&o.wait, "wait", false, "return when every install has ended")
+		f.DurationVar(&o.timeout, "timeout", defaultWait, "with --wait: give up after `D`")
+		f.Lookup("timeout").DefValue = "24h"
+	}
 	f.StringVar(&o.reason, "reason", "", "`WHY`, for those who ask later")
 	f.BoolVar(&o.yes, "yes", false, "do not ask, however many nodes")
 	f.StringVarP(&o.output, "output", "o", "text", "`FORMAT`: text or json")
@@ -75,7 +92,7 @@ The agent takes an order at its next heartbeat: within 10 s while it waits,
 within 30 s otherwise.`,
 		Args: arguments(least, most, missing),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			order := proto.NodeOrder{Reason: o.reason}
+			order := proto.NodeOrder{Reason: o.reason, SamePlan: o.samePlan}
 			if len(args) > 1 {
 				order.Step = args[1]
 				if err := proto.CheckName("step", order.Step); err != nil {
@@ -85,13 +102,23 @@ within 30 s otherwise.`,
 			if err := checkOutput(cmd, o.output, "text", "json"); err != nil {
 				return err
 			}
+			switch {
+			case o.wait && o.timeout <= 0:
+				return usage(cmd, "--timeout %s: use a duration above zero, like 90m", o.timeout)
+			case !o.wait && v.Verb == proto.VerbRetry && cmd.Flags().Changed("timeout"):
+				return usage(cmd, "--timeout bounds --wait: add --wait")
+			}
 			return runVerb(cmd.Context(), s, cmd, v, o, args[0], order)
 		},
 		ValidArgsFunction: s.completeNodes,
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd.Flags(), v)
 	complete(cmd, "output", "text", "json")
-	help(cmd, v.examples, exitOrders)
+	exits := exitOrders
+	if v.Verb == proto.VerbRetry {
+		exits = exitRetry
+	}
+	help(cmd, v.examples, exits)
 	return cmd
 }
 
@@ -112,12 +139,32 @@ func runVerb(ctx context.Context, s *session, cmd *cobra.Command, v verb, o verb
 	if err != nil {
 		return err
 	}
-	if o.output == "json" {
+	if o.output == "json" && !o.wait { // else the one document is the status at the end
 		return writeJSON(s.Stdout, list)
 	}
-	fmt.Fprintf(s.Stdout, "%s ordered: %s\n", v.Verb, t)
-	fmt.Fprintf(s.Stdout, "%s\n", v.told)
-	return nil
+	if o.output != "json" {
+		fmt.Fprintf(s.Stdout, "%s ordered: %s\n", v.Verb, t)
+		fmt.Fprintf(s.Stdout, "%s\n", v.told)
+		writePlanChanges(s, list.PlanChanges)
+	}
+	if !o.wait {
+		return nil
+	}
+	show := statusOptions{output: "table", wait: true, timeout: o.timeout}
+	if o.output == "json" {
+		show.output = "json"
+	}
+	return statusOf(ctx, s, cl, show, client.Query{Nodes: t.set})
+}
+
+// writePlanChanges says what is new in the plans that a retry brought, a line or more for all nodes of which it is the same.
+func writePlanChanges(s *session, changes []proto.PlanChange) {
+	for _, d := range changes {
+		line := "new plan of " + nodeset.Fold(d.Nodes) + ": " + d.String()
+		for i, l := range wrap(clean(line), defaultWidth-4) {
+			fmt.Fprintf(s.Stdout, "%s%s\n", strings.Repeat(" ", 2*min(i, 1)), l)
+		}
+	}
 }
 
 // checkOutput refuses a -o that the command does not know.

@@ -117,17 +117,21 @@ func runStatus(ctx context.Context, s *session, o statusOptions, q client.Query)
 		return err
 	}
 	defer cl.Close()
-	sc := s.screen(s.Stdout)
 	if o.watch {
-		return watch(ctx, s, cl, o, q, sc)
+		return watch(ctx, s, cl, o, q, s.screen(s.Stdout))
 	}
-	finished := true
+	return statusOf(ctx, s, cl, o, q)
+}
+
+// statusOf shows the status once, after a wait if one is wanted, and ends as it says.
+func statusOf(ctx context.Context, s *session, cl *client.Client, o statusOptions, q client.Query) error {
+	finished, err := true, error(nil)
 	if o.wait {
 		if finished, err = wait(ctx, s, cl, q, o.timeout); err != nil {
 			return err
 		}
 	}
-	v, err := showStatus(ctx, s, cl, o, q, sc)
+	v, err := showStatus(ctx, s, cl, o, q, s.screen(s.Stdout))
 	switch {
 	case err != nil:
 		return err

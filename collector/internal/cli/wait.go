@@ -42,7 +42,7 @@ func (s *session) pause(ctx context.Context, lookTook time.Duration) bool {
 func passing(err error) bool {
 	var p *proto.Problem
 	if errors.As(err, &p) {
-		return p.Status >= 500
+		return p.Status >= 500 || p.Status == 429
 	}
 	var u *client.UnreachableError
 	if !errors.As(err, &u) {
@@ -176,9 +176,13 @@ func (s *session) await(ctx context.Context, news <-chan struct{}, lookTook time
 	if !s.pause(ctx, lookTook) {
 		return false
 	}
+	still := s.Still
+	if still <= 0 {
+		still = stillEvery
+	}
 	select {
 	case <-news:
-	case <-time.After(stillEvery):
+	case <-time.After(still):
 	case <-ctx.Done():
 		return false
 	}

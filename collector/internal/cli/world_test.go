@@ -13,7 +13,27 @@ import (
 
 // worlds are what the stories happen in.
 var worlds = map[string]func() *fake{
-	"small":    small,
+	"small": small,
+	"newplan": func() *fake { // n2's agent refuses the order at the third look, and n10 is booted then
+		f := small()
+		f.node("n10").Waiting = true
+		f.changes = []proto.PlanChange{{Nodes: []string{"n2"}, Changed: []string{"otherpkgs"}, Added: []string{"ntp"}},
+			{Nodes: []string{"n10"}, Removed: []string{"old"}, Reordered: true}}
+		looks := 0
+		f.onStatus = func(f *fake, _ int) {
+			for _, name := range []string{"n2", "n10"} {
+				if n := f.node(name); len(n.Orders) > 0 {
+					if looks++; looks == 3 {
+						n.Orders = nil
+						if name == "n10" {
+							n.Status, n.Summary, n.Waiting, n.Cause = proto.StatusBooted, "booted", false, nil
+						}
+					}
+				}
+			}
+		}
+		return f
+	},
 	"empty":    func() *fake { return &fake{} },
 	"many":     many,
 	"hostile":  hostileWorld,

@@ -23,6 +23,9 @@ type Query struct {
 // Status opens GET /v1/status: a proto.NodeList as the collector wrote it, for DecodeNodes or to pass on. The caller
 // closes it.
 func (c *Client) Status(ctx context.Context, q Query) (io.ReadCloser, error) {
+	if len(q.Nodes) > proto.MaxSetInPath {
+		return c.stream(ctx, http.MethodPost, "/v1/status", nil, proto.Selection{Nodes: q.Nodes, Label: q.Label})
+	}
 	v := url.Values{}
 	if q.Nodes != "" {
 		v.Set("nodes", q.Nodes)
@@ -30,7 +33,7 @@ func (c *Client) Status(ctx context.Context, q Query) (io.ReadCloser, error) {
 	if q.Label != "" {
 		v.Set("label", q.Label)
 	}
-	return c.stream(ctx, "/v1/status", v)
+	return c.stream(ctx, http.MethodGet, "/v1/status", v, nil)
 }
 
 // Nodes is Status in memory, for orders and other things that touch few nodes.
@@ -158,7 +161,7 @@ func (c *Client) Log(ctx context.Context, node, id, name string, offset int64) (
 	if offset > 0 {
 		v.Set("offset", strconv.FormatInt(offset, 10))
 	}
-	return c.stream(ctx, nodePath(node, "installs", id, "logs", name), v)
+	return c.stream(ctx, http.MethodGet, nodePath(node, "installs", id, "logs", name), v, nil)
 }
 
 // Node asks for one node.

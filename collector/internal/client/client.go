@@ -280,10 +280,10 @@ func checkSchema(b []byte) error {
 }
 
 // stream gives an answer's body, which may be of any length: it is cut when it stays silent for silentLimit.
-func (c *Client) stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+func (c *Client) stream(ctx context.Context, method, path string, query url.Values, request any) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	// Until the header is there, dialLimit and headerLimit bound the wait.
-	resp, err := c.do(ctx, http.MethodGet, path, query, nil)
+	resp, err := c.do(ctx, method, path, query, request)
 	if err != nil {
 		cancel(nil)
 		return nil, err

@@ -55,7 +55,7 @@ func TestRoutes(t *testing.T) {
 		got = strings.TrimSpace(r.Method + " " + r.URL.EscapedPath() + " " + r.URL.RawQuery + " " + string(body))
 		io.WriteString(w, `{"schema":1}`)
 	})
-	ctx := t.Context()
+	ctx, long := t.Context(), strings.Repeat("a,", proto.MaxSetInPath/2)+"b"
 	for _, tt := range []struct {
 		want string
 		call func() error
@@ -87,7 +87,14 @@ func TestRoutes(t *testing.T) {
 			_, err := cl.PatchNodes(ctx, "n[1-2]", proto.NodePatch{AddGroups: []string{"a"}})
 			return err
 		}},
-		{"DELETE /v1/nodes/n%5B1-2%5D", func() error { return cl.RemoveNodes(ctx, "n[1-2]") }},
+		{`DELETE /v1/nodes/n%5B1-2%5D  {"reason":"sold"}`, func() error { return cl.RemoveNodes(ctx, "n[1-2]", proto.Removal{Reason: "sold"}) }},
+		// A set that is too long for a path or query goes into the body.
+		{`DELETE /v1/nodes/-  {"nodes":"` + long + `"}`, func() error { return cl.RemoveNodes(ctx, long, proto.Removal{}) }},
+		{`PATCH /v1/nodes/-  {"profile":"p","nodes":"` + long + `"}`, func() error { p := "p"; _, err := cl.PatchNodes(ctx, long, proto.NodePatch{Profile: &p}); return err }},
+		{`POST /v1/nodes/-/install  {"nodes":"` + long + `"}`, func() error { _, err := cl.OrderInstall(ctx, long, proto.InstallOrder{}); return err }},
+		{`POST /v1/nodes/-/skip  {"nodes":"` + long + `"}`, func() error { _, err := cl.Order(ctx, long, proto.VerbSkip, proto.NodeOrder{}); return err }},
+		{`POST /v1/nodes/-/boot  {"action":"disk","nodes":"` + long + `"}`, func() error { _, err := cl.SetBoot(ctx, long, proto.NodeOrder{Action: proto.BootDisk}); return err }},
+		{`POST /v1/status  {"nodes":"` + long + `","label":"l"}`, func() error { _, err := cl.Nodes(ctx, client.Query{Nodes: long, Label: "l"}); return err }},
 		{`POST /v1/nodes/n1/install  {"label":"l"}`, func() error { _, err := cl.OrderInstall(ctx, "n1", proto.InstallOrder{Label: "l"}); return err }},
 		{`POST /v1/nodes/n1/retry  {"step":"s"}`, func() error { _, err := cl.Order(ctx, "n1", proto.VerbRetry, proto.NodeOrder{Step: "s"}); return err }},
 		{`POST /v1/nodes/n1/boot  {"action":"disk"}`, func() error { _, err := cl.SetBoot(ctx, "n1", proto.NodeOrder{Action: proto.BootDisk}); return err }},
@@ -206,16 +213,12 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// An answer that stops in the middle ends within the bounds; a reader that pauses is left alone.
+// An answer that stops in the middle ends within the bounds.
 func TestSilence(t *testing.T) {
 	release := make(chan struct{})
 	cl := overSocket(t, func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"schema":1,`)
 		w.(http.Flusher).Flush()
-		if strings.HasSuffix(r.URL.Path, "/logs/whole") {
-			io.WriteString(w, strings.Repeat("more than any buffer holds ", 1<<16)+"the rest")
-			return
-		}
 		<-release
 	})
 	t.Cleanup(func() { close(release) })
@@ -227,6 +230,16 @@ func TestSilence(t *testing.T) {
 	if _, err := cl.Nodes(t.Context(), client.Query{}); !errors.As(err, &u) || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("Nodes() of a silent collector = %v", err)
 	}
+}
+
+// A reader that pauses for longer than the server may be silent is left alone. The bound has room for a slow machine.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	const silent = 4 * time.Second
+	cl := overSocket(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("more than any buffer holds ", 1<<16)+"the rest")
+	})
+	cl.SetLimits(time.Minute, silent)
 	body, err := cl.Log(t.Context(), "n1", "X", "whole", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +248,7 @@ func TestSilence(t *testing.T) {
 	if _, err := body.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(150 * time.Millisecond) // somebody reads a page
+	time.Sleep(silent + silent/4) // somebody reads a page
 	if b, err := io.ReadAll(body); err != nil || !strings.HasSuffix(string(b), "the rest") {
 		t.Errorf("after a pause of the reader: %d bytes, %v", len(b), err)
 	}

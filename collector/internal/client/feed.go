@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 
@@ -35,7 +36,7 @@ func (c *Client) Feed(ctx context.Context, at *Cursor, visit func(e *proto.Event
 	if at.Known {
 		v.Set("from", strconv.FormatUint(at.Revision, 10))
 	}
-	b, err := c.stream(ctx, "/v1/events", v)
+	b, err := c.stream(ctx, http.MethodGet, "/v1/events", v, nil)
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,9 @@ import (
 	"time"
 
 	"provost/collector/internal/lifecycle"
+	"provost/collector/internal/sequence"
 	"provost/proto"
 )
-
-// FirstSign is the stage that is named when a node gives no sign of life after its order.
-const FirstSign = "dhcp-discover"
 
 // Interval is a time that does not count.
 type Interval struct {
@@ -80,7 +78,7 @@ func Next(in Install) (Due, bool) {
 		}
 	}
 	if in.Began.IsZero() && (v.Stage == "" || v.Stage == "ordered") {
-		add(FirstSign, in.Ordered, in.Ordered, in.Within)
+		add(sequence.FirstSign, in.Ordered, in.Ordered, in.Within)
 		return first, found
 	}
 	if v.Awaited != "" {

@@ -69,6 +69,7 @@ type State struct {
 	Skips     []Note                `json:"skips,omitempty"`    // steps that an order skipped, by place
 	Closed    Pos                   `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
 	Wait      Wait                  `json:"wait,omitzero"`      // the last word on whether the agent waits
+	Answer    Note                  `json:"answer,omitzero"`    // what became of the last order; with a text, it was refused
 	Stall     Stall                 `json:"stall,omitzero"`     // the last stall
 	Attempt   int                   `json:"attempt,omitempty"`  // the greatest
 	Began     Pos                   `json:"began,omitzero"`     // the last attempt's boot script
@@ -101,7 +102,7 @@ type Step struct {
 // whatever else is said in it.
 type Booted struct {
 	Installer bool `json:"installer,omitempty"`
-	// Done is the first word that the first-boot steps (or those of phase boot) are done.
+	// Done is the first word that the first-boot steps are done.
 	Done Pos `json:"done,omitzero"`
 	// Steps is the first word that those of phase boot are done: the proof of a diskless node, whose boot is an installer's, too.
 	Steps Pos `json:"steps,omitzero"`
@@ -138,44 +139,10 @@ type Stall struct {
 // matter, and a repeat changes nothing.
 func (s *State) Apply(e *proto.Event) {
 	pos := Pos{At: e.At, Source: e.Source, Journal: e.Journal, Seq: e.Seq}
-	if e.Stage != "" && !e.Failed && e.Kind != proto.KindStalled && e.Kind != proto.KindDeadline {
-		s.Stages = see(s.Stages, e.Stage, pos)
-	}
-	if e.Source == proto.SourceAgent {
-		s.LastSeen = later(s.LastSeen, pos)
-		s.boot(e, pos)
-		s.wait(e, pos)
-	}
-	if e.Kind == proto.KindStage && e.Stage == "booted" && !e.Failed && ownWord(e.Source) {
-		s.Told = see(s.Told, e.Source, pos)
-	}
-	switch e.Kind {
-	case proto.KindStepStart, proto.KindStepEnd:
-		s.step(e, pos)
-	case proto.KindOrder:
-		s.order(e, pos)
-	case proto.KindAttempt:
-		s.Attempt = max(s.Attempt, e.Attempt)
-		s.Began = later(s.Began, pos)
-	case proto.KindStalled:
-		if pos.after(s.Stall.Pos) {
-			s.Stall = Stall{pos, e.Stage}
+	for i := range effects {
+		if r := &effects[i]; r.when(e) {
+			r.do(s, e, pos)
 		}
-	case proto.KindContested:
-		s.Contested = true
-	case proto.KindSuperseded:
-		s.Superseded = true
-	case proto.KindNote:
-		switch {
-		case e.Warning:
-			s.Notes = insert(s.Notes, Note{pos, e.Message, e.Topic}, maxNotes)
-		case e.Topic != "":
-			s.Notes = insert(s.Notes, Note{Pos: pos, Topic: e.Topic}, maxNotes)
-		}
-	}
-	if c, ok := causeOf(e); ok {
-		c.At = e.At
-		s.Failures = insert(s.Failures, Failure{pos, c}, maxFailures)
 	}
 }
 
@@ -235,46 +202,38 @@ func see[K comparable](m map[K]Seen, key K, pos Pos) map[K]Seen {
 	return m
 }
 
-// boot learns from an agent's event what its kernel boot was.
-func (s *State) boot(e *proto.Event, pos Pos) {
-	installer := e.Phase == proto.PhasePre || e.Phase == proto.PhasePost || e.Kind == proto.KindSealed || e.Stage == "agent-started"
-	done := e.Stage == "booted" || e.Kind == proto.KindRunEnd && e.Outcome == proto.OutcomeOK && (e.Phase == proto.PhaseFirstboot || e.Phase == proto.PhaseBoot)
-	if !installer && !done {
-		return
-	}
+// boot adds to what a kernel boot was.
+func (s *State) boot(id string, learn func(*Booted)) {
 	if s.Boots == nil {
 		s.Boots = map[string]Booted{}
 	}
-	b := s.Boots[e.Boot]
-	b.Installer = b.Installer || installer
-	if done && (b.Done.zero() || b.Done.after(pos)) {
-		b.Done = pos
-	}
-	if done && e.Phase == proto.PhaseBoot && (b.Steps.zero() || b.Steps.after(pos)) {
-		b.Steps = pos
-	}
-	s.Boots[e.Boot] = b
+	b := s.Boots[id]
+	learn(&b)
+	s.Boots[id] = b
 	if len(s.Boots) > maxBoots { // no honest install has so many; which one goes must not depend on order
 		delete(s.Boots, slices.Max(slices.Collect(maps.Keys(s.Boots))))
 	}
 }
 
-// wait keeps the last word on whether the agent waits: a hold begins it, anything that the agent does next ends it.
-func (s *State) wait(e *proto.Event, pos Pos) {
-	w := Wait{Pos: pos}
-	switch e.Kind {
-	case proto.KindHold:
-		w = Wait{pos, true, e.Failed, e.Message}
-	case proto.KindOrder:
-		if e.Order == string(proto.VerbForce) {
-			return
-		}
-	case proto.KindAgentStart, proto.KindRunStart, proto.KindStepStart, proto.KindSealed:
-	default:
+// wait keeps the last word on whether the agent waits.
+func (s *State) wait(w Wait) {
+	if w.Pos.after(s.Wait.Pos) {
+		s.Wait = w
+	}
+}
+
+// answered keeps what became of the last order.
+func (s *State) answered(e *proto.Event, pos Pos) {
+	if !pos.after(s.Answer.Pos) {
 		return
 	}
-	if pos.after(s.Wait.Pos) {
-		s.Wait = w
+	s.Answer = Note{Pos: pos}
+	if e.Failed {
+		s.Answer.Text = "order " + e.Order
+		if e.Step != "" {
+			s.Answer.Text += " of step " + e.Step
+		}
+		s.Answer.Text += ": " + e.Message
 	}
 }
 
@@ -290,14 +249,12 @@ func (s *State) step(e *proto.Event, pos Pos) {
 		DurationMS: e.DurationMS, Warning: e.Warning}
 }
 
-func (s *State) order(e *proto.Event, pos Pos) {
-	switch proto.Verb(e.Order) {
-	case proto.VerbRetry:
-		s.Closed = later(s.Closed, pos)
-	case proto.VerbSkip:
-		s.Closed = later(s.Closed, pos)
-		s.Skips = insert(s.Skips, Note{Pos: pos, Text: e.Step}, maxNotes)
+// first is the earlier of two places, of which a may be none.
+func first(a, b Pos) Pos {
+	if a.zero() || a.after(b) {
+		return b
 	}
+	return a
 }
 
 func later(a, b Pos) Pos {
@@ -349,7 +306,7 @@ func (s *State) Words(f func(string) string) {
 		pos(&seen.Last)
 		s.Told[src] = seen
 	}
-	for _, p := range []*Pos{&s.Closed, &s.Wait.Pos, &s.Stall.Pos, &s.Began, &s.LastSeen} {
+	for _, p := range []*Pos{&s.Closed, &s.Wait.Pos, &s.Answer.Pos, &s.Stall.Pos, &s.Began, &s.LastSeen} {
 		pos(p)
 	}
 }

@@ -154,9 +154,9 @@ func (s *State) facts(in Inputs) *facts {
 			f.booted = proof
 		}
 	}
-	f.cause, f.inferred = s.firstCause(f)
+	f.cause, f.inferred = f.firstCause()
 	if s.Stall.Stage != "" && !s.earlier(s.Stall.Pos) {
-		f.stalled = !f.reached(s.Stall.Stage, Pos{})
+		f.stalled = !f.reached(s.Stall.Stage)
 	}
 	var last Pos
 	for _, st := range s.Steps {
@@ -167,33 +167,38 @@ func (s *State) facts(in Inputs) *facts {
 	return f
 }
 
-// reached reports whether a stage, or a later one of the sequence, was reported in this attempt after a place.
-func (f *facts) reached(stage string, since Pos) bool {
-	want := f.in.Sequence.Index(stage)
+// reached reports whether a stage, or a later one of the sequence, was reported in this attempt. A stage that is not in the
+// sequence has no later ones, but the first sign of life, for which any behind the order will do. Booted is reached by its
+// proof alone: else a word that proves nothing would end the wait for it.
+func (f *facts) reached(stage string) bool {
+	if stage == "booted" {
+		return !f.booted.zero()
+	}
+	q := f.in.Sequence
+	want := q.Index(stage)
+	if want < 0 && stage == sequence.FirstSign {
+		want = q.Index("ordered") + 1
+	}
 	for name, seen := range f.state.Stages {
-		i := f.in.Sequence.Index(name)
-		if i >= 0 && i >= want && !f.state.earlier(seen.Last) && seen.Last.after(since) {
+		if f.state.earlier(seen.Last) {
+			continue
+		}
+		if want < 0 && name == stage || want >= 0 && q.Index(name) >= want {
 			return true
 		}
 	}
 	return false
 }
 
-// firstCause is the first open failure. An order to retry or skip closes what was before it; so does an attempt that
-// the boot server allowed; progress past the awaited stage closes a missed deadline, and proof of the installed system
-// closes every cause that the collector only inferred. The agent's word goes before an inferred cause.
-func (s *State) firstCause(f *facts) (cause *Failure, inferred bool) {
-	for i := range s.Failures {
-		x := &s.Failures[i]
+// firstCause is the first failure that nothing closes. The agent's word goes before an inferred cause.
+func (f *facts) firstCause() (cause *Failure, inferred bool) {
+	for i := range f.state.Failures {
+		x := &f.state.Failures[i]
 		inf := x.Cause.Kind.Inferred()
-		switch {
-		case !inf && x.Cause.Kind != proto.CauseAbort && !s.trusts(f.in, x.Pos.Source):
+		if !inf && x.Cause.Kind != proto.CauseAbort && !f.state.trusts(f.in, x.Pos.Source) {
 			continue
-		case s.Closed.closes(x.Pos) || s.earlier(x.Pos):
-			continue
-		case inf && !f.booted.zero():
-			continue
-		case x.Cause.Kind == proto.CauseStageDeadline && f.reached(x.Cause.Name, x.Pos):
+		}
+		if slices.ContainsFunc(closings, func(c closing) bool { return c.closed(f, x) }) {
 			continue
 		}
 		if cause == nil || inferred && !inf {
@@ -219,6 +224,9 @@ func (s *State) warnings(f *facts) []string {
 	}
 	for _, sk := range s.Skips {
 		out = append(out, fmt.Sprintf("step %s was skipped by an order", sk.Text))
+	}
+	if s.Answer.Text != "" && !s.earlier(s.Answer.Pos) {
+		out = append(out, s.Answer.Text)
 	}
 	for _, st := range s.StepInfos() {
 		if w := s.Steps[string(st.Phase)+"/"+st.Name]; w.Warning && !w.Outcome.Good() && w.Outcome != "" {

@@ -125,6 +125,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			rec = old.clone()
 		}
 	}
+	if err := c.mayBegin(id, q.Journal); err != nil {
+		return nil, err
+	}
 	m := c.mark(id, q.Journal)
 	if _, known := old.epoch(q.Clock.Boot); !known {
 		own()
@@ -167,7 +170,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			e = refusal(fmt.Sprintf("record %d of the agent was refused: %v", e.Seq, r.bad))
 		} else {
 			e.Source = proto.SourceAgent
-			if e.Kind == proto.KindReboot || e.Kind == proto.KindOrder {
+			if e.Kind == proto.KindReboot || e.Kind == proto.KindOrder || e.Kind == proto.KindHold {
 				own()
 				rec.follow(e)
 			}
@@ -207,6 +210,16 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	return a, nil
 }
 
+// mayBegin refuses a journal that is one too many for its install: each is remembered for as long as the install is there.
+func (c *change) mayBegin(id, journal string) error {
+	marks := c.install(id).marks
+	if _, known := marks[journal]; known || len(marks) < maxJournals {
+		return nil
+	}
+	return problem(409, proto.CodeJournals, "a boot has one journal: does an agent begin another one again and again? A new order, provost install, starts at none",
+		"the install has %d journals, which is as many as are taken: journal %s is refused", len(marks), journal)
+}
+
 // settle writes a record if it changed.
 func (c *change) settle(rec, old *installRecord) error {
 	if rec == old || len(rec.Boots) == len(old.Boots) && len(rec.Orders) == len(old.Orders) && rec.Began.Equal(old.Began) && rec.Progressed == old.Progressed &&
@@ -218,16 +231,20 @@ func (c *change) settle(rec, old *installRecord) error {
 
 // follow does what an agent's event means for its install's record.
 func (rec *installRecord) follow(e *proto.Event) {
-	if e.Kind == proto.KindReboot {
+	switch e.Kind {
+	case proto.KindReboot:
 		rec.announced(e)
-	}
-	if e.Kind != proto.KindOrder {
-		return
-	}
-	rec.Orders = slices.DeleteFunc(rec.Orders, func(o pendingOrder) bool { return o.ID == e.OrderID })
-	switch proto.Verb(e.Order) {
-	case proto.VerbRetry, proto.VerbSkip, proto.VerbRelease:
-		rec.Began = e.At // the time that it waited is not counted
+	case proto.KindHold:
+		if e.Outcome.Good() {
+			rec.Began = e.At // the time that it waited is not counted
+		}
+	case proto.KindOrder:
+		rec.Orders = slices.DeleteFunc(rec.Orders, func(o pendingOrder) bool { return o.ID == e.OrderID })
+		switch v := proto.Verb(e.Order); {
+		case e.Failed: // it was refused, and changed nothing
+		case v == proto.VerbRetry, v == proto.VerbSkip, v == proto.VerbRelease:
+			rec.Began = e.At // the same
+		}
 	}
 }
 

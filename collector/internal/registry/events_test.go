@@ -360,3 +360,30 @@ func TestEncoding(t *testing.T) {
 		}
 	}
 }
+
+// TestJournalsAreBounded: a journal for each boot, and no more than that; those that are known go on.
+func TestJournalsAreBounded(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	id := s.Ordered("n1")
+	s.Clock.Advance(100 * time.Second)
+	journal := func(n int) string { return fmt.Sprintf("%016x", n) }
+	try := func(n int, seq uint64) string {
+		_, err := s.Events(ctx, id, request(id, journal(n), event(seq, proto.KindNote, 1)))
+		return code(err)
+	}
+	for n := range 64 {
+		if got := try(n, 1); got != "" {
+			t.Fatalf("journal %d: %s", n+1, got)
+		}
+	}
+	for range 2 {
+		if got := try(64, 1); got != proto.CodeJournals {
+			t.Errorf("journal 65 = %q, want %s", got, proto.CodeJournals)
+		}
+		if got := try(7, 2); got != "" {
+			t.Errorf("a journal that is known = %q", got)
+		}
+		s.Restart()
+	}
+}

@@ -215,8 +215,11 @@ func TestJoin(t *testing.T) {
 			t.Errorf("hello %d: %s, want %s", i, n.Summary, tt.summary)
 		}
 	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); err != nil {
+		t.Errorf("abort of an install whose failure was only concluded: %v", err)
+	}
 	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); code(err) != proto.CodeConflict {
-		t.Errorf("abort of a failed install = %v, want conflict", err)
+		t.Errorf("abort of an aborted install = %v, want conflict", err)
 	}
 	s.Ordered("n1")
 	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); err != nil {

@@ -5,6 +5,7 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,13 +107,31 @@ func changes(old, new proto.NodeSpec) string {
 }
 
 // History gives the orders that touched a node since a time, the newest first; with the steps of their plans if plans
-// is set.
+// is set. Of nodes of this name that were removed it has the removal.
 func (r *Registry) History(name string, since time.Time, plans bool) (proto.History, error) {
 	h := proto.History{Schema: proto.Schema, Node: name, Entries: []proto.HistoryEntry{}}
-	n := r.lookupNode(name)
-	if n == nil {
+	removals, err := r.removals(name)
+	if err != nil {
+		return h, fmt.Errorf("reading the removals of %s: %w", name, err)
+	}
+	if n := r.lookupNode(name); n != nil {
+		if err := r.historyOf(n, since, plans, &h); err != nil {
+			return h, fmt.Errorf("reading the history of %s: %w", name, err)
+		}
+	} else if len(removals) == 0 {
 		return h, unknownNode(name)
 	}
+	for _, e := range removals { // of earlier nodes: all orders of the present one are newer, or it was renamed
+		if !e.At.Before(since) {
+			h.Entries = append(h.Entries, e)
+		}
+	}
+	slices.SortStableFunc(h.Entries, func(a, b proto.HistoryEntry) int { return b.At.Compare(a.At) })
+	return h, nil
+}
+
+// historyOf adds the orders that touched a node.
+func (r *Registry) historyOf(n *node, since time.Time, plans bool, h *proto.History) error {
 	var raw [][]byte
 	steps := map[string][]byte{}
 	err := r.st.View(func(s *store.Reader) error {
@@ -142,10 +161,7 @@ func (r *Registry) History(name string, since time.Time, plans bool) (proto.Hist
 			}
 		}
 	}
-	if err != nil {
-		return h, fmt.Errorf("reading the history of %s: %w", name, err)
-	}
-	return h, nil
+	return err
 }
 
 // noteInstall notes the order of an install.

@@ -76,13 +76,46 @@ func TestHistory(t *testing.T) {
 	if len(h.Entries) != 9 || h.Entries[7].Order != "install" || h.Entries[8].Order != "add" || h.Entries[7].Steps != nil || h.Entries[7].Plan != 1 {
 		t.Errorf("History of all, without plans = %+v", h.Entries)
 	}
-	must(s.RemoveNodes(by, []string{"m1"}))
-	if _, err := s.History("m1", time.Time{}, false); code(err) != proto.CodeUnknownNode {
-		t.Errorf("History of a removed node = %v", err)
+	if _, err := s.History("never", time.Time{}, false); code(err) != proto.CodeUnknownNode {
+		t.Errorf("History of a node that never was = %v", err)
 	}
+	must(s.RemoveNodes(by, []string{"m1"}, "sold"))
+	s.Restart()
+	removed := make("rm", func(e *proto.HistoryEntry) {
+		e.Reason, e.Actor, e.Install, e.Ordinal, e.Label = "sold", "root (uid 0), login alice", n.Install, 2, "l"
+		e.Detail = "MAC 52:54:00:00:00:01, failed(abort)"
+	})
+	h, err = s.History("m1", time.Time{}, true)
+	must(err)
+	if diff := cmp.Diff([]proto.HistoryEntry{removed}, h.Entries, cmpopts.IgnoreFields(proto.HistoryEntry{}, "Collector")); diff != "" {
+		t.Errorf("History of a removed node (-want +got):\n%s", diff)
+	}
+	s.Clock.Advance(time.Second)
 	s.Add("m1", 1)
-	if h, err = s.History("m1", time.Time{}, false); err != nil || len(h.Entries) != 1 {
-		t.Errorf("History of a new node of the same name = %+v, %v, want that it was added", h.Entries, err)
+	h, err = s.History("m1", time.Time{}, false)
+	must(err)
+	if len(h.Entries) != 2 || h.Entries[0].Order != "add" || h.Entries[1].Order != "rm" {
+		t.Errorf("History of a new node of the same name = %+v, want that it was added, and one removed before", h.Entries)
+	}
+	if h, err = s.History("m1", s.Clock.Now(), false); err != nil || len(h.Entries) != 1 {
+		t.Errorf("History of it since then = %+v, %v", h.Entries, err)
+	}
+}
+
+// TestRemovalsAreBounded: of the nodes of one name that were removed the last 16 are known.
+func TestRemovalsAreBounded(t *testing.T) {
+	s := registrytest.New(t)
+	for i := range 20 {
+		s.Add("n1", 1)
+		if err := s.RemoveNodes(ctx, []string{"n1"}, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+		s.Clock.Advance(time.Second)
+	}
+	s.Restart()
+	h, err := s.History("n1", time.Time{}, false)
+	if err != nil || len(h.Entries) != 16 || h.Entries[0].Reason != "19" || h.Entries[15].Reason != "4" {
+		t.Errorf("History = %+v, %v, want the removals 19 to 4", h.Entries, err)
 	}
 }
 

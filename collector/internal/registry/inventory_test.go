@@ -155,7 +155,7 @@ func TestProtected(t *testing.T) {
 	for what, order := range map[string]func() error{
 		"install": func() error { return s.Order(ctx, both, proto.InstallOrder{}, "op") },
 		"boot":    func() error { return s.SetBootAction(ctx, both, proto.BootInstall, "op", "") },
-		"rm":      func() error { return s.RemoveNodes(ctx, both) },
+		"rm":      func() error { return s.RemoveNodes(ctx, both, "") },
 	} {
 		err := order()
 		p, _ := err.(*proto.Problem)

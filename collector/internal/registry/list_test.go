@@ -78,7 +78,7 @@ func TestEncodeNodes(t *testing.T) {
 	check("a downtime", 2)
 	s.Add("n3", 3)
 	check("a third", 3)
-	if err := s.RemoveNodes(ctx, []string{"n3"}); err != nil {
+	if err := s.RemoveNodes(ctx, []string{"n3"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	check("removed", 2)

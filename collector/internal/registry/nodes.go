@@ -89,45 +89,6 @@ func (r *Registry) PatchNodes(ctx context.Context, names []string, patch proto.N
 	})
 }
 
-// RemoveNodes removes nodes with all their installs and logs, or none. A node whose install is under way stays.
-func (r *Registry) RemoveNodes(ctx context.Context, names []string) error {
-	var gone []string
-	err := r.update(ctx, func(c *change) error {
-		gone = nil
-		if err := c.unprotected(names, "rm"); err != nil {
-			return err
-		}
-		var busy []string
-		for _, name := range names {
-			n := c.node(name)
-			if n == nil {
-				return unknownNode(name)
-			}
-			if in := c.install(n.Install); in != nil && !in.look().Ended {
-				busy = append(busy, name)
-			}
-		}
-		if len(busy) > 0 {
-			return problem(409, proto.CodeConflict, "provost abort "+strings.Join(busy, ",")+" ends it", "an install is under way on %s", strings.Join(busy, ","))
-		}
-		for _, name := range names {
-			n := c.node(name)
-			gone = append(gone, n.installs...)
-			c.dropNode(n)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, id := range gone { // unreachable already; a crash here leaves only files behind
-		if err := r.opt.Logs.Remove(id); err != nil {
-			r.opt.Log.Warn("removing the logs of a removed node", "install", id, "error", err)
-		}
-	}
-	return nil
-}
-
 func (c *change) dropNode(n *node) {
 	c.setMACs(n.Spec.MACs, nil, n.Spec.Name)
 	c.dropHistory(n)

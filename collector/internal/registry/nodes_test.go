@@ -98,14 +98,14 @@ func TestRemoveNodes(t *testing.T) {
 	if _, err := s.AppendLog(id, "one.log", 0, []byte("text")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.RemoveNodes(ctx, []string{"n1", "n2"}); code(err) != proto.CodeConflict || !strings.Contains(err.Error(), "n1") {
+	if err := s.RemoveNodes(ctx, []string{"n1", "n2"}, "sold"); code(err) != proto.CodeConflict || !strings.Contains(err.Error(), "n1") {
 		t.Errorf("removing a node that is being installed = %v, want conflict", err)
 	}
 	s.Seen("n2")
 	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.RemoveNodes(ctx, []string{"n1", "n2"}); err != nil {
+	if err := s.RemoveNodes(ctx, []string{"n1", "n2"}, "sold"); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -16,20 +16,38 @@ import (
 // Command gives an order to every named node, or to none. The agents carry it out; abort also ends the install here, for
 // its agent may be gone.
 func (r *Registry) Command(ctx context.Context, names []string, verb proto.Verb, o proto.NodeOrder, actor string) error {
-	if err := checkOrder(verb, o); err != nil {
+	if verb == proto.VerbRetry {
+		_, err := r.Retry(ctx, names, o, actor)
 		return err
 	}
+	return r.command(ctx, names, verb, o, actor, nil)
+}
+
+// Retry is Command for retry, which brings the plan as the profile makes it now, unless the order says otherwise. It gives what
+// is new in it, for those nodes whose plan is another one.
+func (r *Registry) Retry(ctx context.Context, names []string, o proto.NodeOrder, actor string) ([]proto.PlanChange, error) {
 	plans := map[string]*newPlan{}
-	if verb == proto.VerbRetry {
+	if !o.SamePlan {
 		for _, name := range names {
 			p, err := r.changedPlan(name)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if p != nil {
 				plans[name] = p
 			}
 		}
+	}
+	if err := r.command(ctx, names, proto.VerbRetry, o, actor, plans); err != nil {
+		return nil, err
+	}
+	return planChanges(names, plans), nil
+}
+
+// command gives an order; plans are the new ones, by node.
+func (r *Registry) command(ctx context.Context, names []string, verb proto.Verb, o proto.NodeOrder, actor string, plans map[string]*newPlan) error {
+	if err := checkOrder(verb, o); err != nil {
+		return err
 	}
 	return r.update(ctx, func(c *change) error {
 		if err := c.canTake(names, verb); err != nil {
@@ -53,6 +71,9 @@ func checkOrder(verb proto.Verb, o proto.NodeOrder) error {
 	}
 	if o.Action != "" {
 		return problem(400, proto.CodeBadRequest, "", "%s takes no boot action", verb)
+	}
+	if o.SamePlan && verb != proto.VerbRetry {
+		return problem(400, proto.CodeBadRequest, "only retry brings a new plan", "%s takes no same_plan", verb)
 	}
 	if o.Step != "" {
 		if verb == proto.VerbHold || verb == proto.VerbRelease || verb == proto.VerbAbort {
@@ -85,7 +106,8 @@ func (c *change) canTake(names []string, verb proto.Verb) error {
 			continue
 		}
 		v := in.look()
-		ok := !v.Ended
+		// What the collector only concluded may be wrong: the node may be late, and alive.
+		ok := !v.Ended || v.Cause != nil && v.Cause.Kind.Inferred()
 		switch verb {
 		case proto.VerbForce:
 			ok = ok || n.remembers() || in.recipe.diskless()
@@ -163,7 +185,8 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 // newPlan is what a profile makes of an install now that it was not when it was ordered.
 type newPlan struct {
 	install  string
-	base     int // revision that it replaces
+	was      []proto.Step // of the plan before it
+	base     int          // revision that it replaces
 	revision int
 	steps    []proto.Step
 	scripts  map[string][]byte
@@ -203,11 +226,30 @@ func (r *Registry) changedPlan(name string) (*newPlan, error) {
 	if err != nil || string(was) == string(is) {
 		return nil, err
 	}
-	p := &newPlan{install: rec.ID, base: rec.Revision, revision: rec.Revision + 1, steps: now.Steps, scripts: now.Scripts}
+	p := &newPlan{install: rec.ID, was: plan.Steps, base: rec.Revision, revision: rec.Revision + 1, steps: now.Steps, scripts: now.Scripts}
 	next := rec.clone()
 	next.Revision = p.revision
 	p.signed, err = r.sign(next, in.recipe, n.Spec, now.Steps)
 	return p, err
+}
+
+// planChanges says what is new in plans, once for all nodes of which it is the same.
+func planChanges(names []string, plans map[string]*newPlan) []proto.PlanChange {
+	var out []proto.PlanChange
+	for _, name := range names {
+		p := plans[name]
+		if p == nil {
+			continue
+		}
+		d := proto.DiffSteps(p.was, p.steps)
+		i := slices.IndexFunc(out, d.Same)
+		if i < 0 {
+			i = len(out)
+			out = append(out, d)
+		}
+		out[i].Nodes = append(out[i].Nodes, name)
+	}
+	return out
 }
 
 func (r *Registry) lookupNode(name string) *node {

@@ -4,8 +4,11 @@ package registry_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"provost/collector/internal/registry/registrytest"
 	"provost/proto"
@@ -153,5 +156,139 @@ func TestOrdersAreBounded(t *testing.T) {
 	}
 	if last != proto.CodeConflict {
 		t.Errorf("the 40th order that nobody fetched = %q, want conflict", last)
+	}
+}
+
+// TestRefusedOrder: an order that the agent did not carry out leaves its node as it was, with a warning that says why, is not
+// given again, and moves no deadline.
+func TestRefusedOrder(t *testing.T) {
+	s := registrytest.New(t)
+	id := held(t, s)
+	refuse := func(seq uint64, verb proto.Verb, step string) {
+		t.Helper()
+		orders := beat(t, s, id)
+		if len(orders) != 1 || orders[0].Verb != verb {
+			t.Fatalf("orders = %+v, want %s", orders, verb)
+		}
+		send(t, s, id, event(seq, proto.KindOrder, 1, func(e *proto.Event) { // as the agent's run.carriedOut has it
+			e.Phase, e.Step, e.Order, e.OrderID, e.Actor = proto.PhasePost, step, string(verb), orders[0].ID, "op"
+			e.Failed, e.Message = true, "not carried out: step one is the one that failed"
+		}))
+	}
+	for i, verb := range []proto.Verb{proto.VerbRetry, proto.VerbSkip} {
+		if err := s.Command(ctx, []string{"n1"}, verb, proto.NodeOrder{Step: "two"}, "op"); err != nil {
+			t.Fatal(err)
+		}
+		refuse(uint64(7+i), verb, "two")
+		s.Restart()
+		n := s.Seen("n1")
+		want := "order " + string(verb) + " of step two: not carried out: step one is the one that failed"
+		if n.Summary != "failed(one=127)" || !n.Waiting || len(n.Orders) != 0 || !slices.Equal(n.Warnings, []string{want}) {
+			t.Errorf("after a refused %s the node is %s, waiting %v, orders %v, warnings %q, want it as before and %q", verb, n.Summary, n.Waiting, n.Orders, n.Warnings, want)
+		}
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbRetry, proto.NodeOrder{}, "op"); err != nil {
+		t.Fatalf("the right order after the wrong ones: %v", err)
+	}
+	send(t, s, id, event(9, proto.KindOrder, 1, func(e *proto.Event) { e.Order, e.OrderID, e.Step = "retry", beat(t, s, id)[0].ID, "one" }),
+		event(10, proto.KindRunStart, 1, func(e *proto.Event) { e.Phase, e.Stage = proto.PhasePost, "post-started" }))
+	n := s.Seen("n1")
+	if n.Status == proto.StatusFailed || len(n.Warnings) != 0 || n.Deadline == nil {
+		t.Fatalf("after the retry the node is %s, warnings %q, deadline %v", n.Summary, n.Warnings, n.Deadline)
+	}
+	s.Clock.Advance(time.Minute)
+	q := request(id, registrytest.Journal, event(11, proto.KindOrder, 1, func(e *proto.Event) {
+		e.Order, e.OrderID, e.Failed, e.Message = "release", "x", true, "not carried out: nothing is held"
+	}))
+	q.Clock.OffsetMS += 60_000
+	q.Events[0] = []byte(strings.Replace(string(q.Events[0]), `"offset_ms":11000`, `"offset_ms":110000`, 1))
+	if _, err := s.Events(ctx, id, q); err != nil {
+		t.Fatal(err)
+	}
+	if is := s.Seen("n1"); is.Deadline == nil || !is.Deadline.At.Equal(n.Deadline.At) || len(is.Warnings) != 1 {
+		t.Errorf("a refused release moved the deadline from %v to %v, warnings %q", n.Deadline.At, is.Deadline, is.Warnings)
+	}
+}
+
+// TestLateNodeTakesOrders: where the collector only concluded that a node has failed, its agent may be alive, and can be stopped.
+func TestLateNodeTakesOrders(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	id := s.Ordered("n1")
+	d := s.Script(mac)
+	if _, err := s.Hello(ctx, "", registrytest.HelloOf(d, registrytest.Boot(1))); err != nil {
+		t.Fatal(err)
+	}
+	s.Sent(ctx, d.Ticket, "images/vmlinuz", true)
+	pass(t, s, 2*time.Hour)
+	if n := s.Seen("n1"); n.Summary != "failed(stage-deadline)" {
+		t.Fatalf("after two hours the node is %s", n.Summary)
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbHold, proto.NodeOrder{}, "op"); err != nil {
+		t.Errorf("hold: %v", err)
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{Reason: "too slow"}, "op"); err != nil {
+		t.Errorf("abort: %v", err)
+	}
+	if n := s.Seen("n1"); n.Summary != "failed(abort)" || n.Cause.Message != "too slow" {
+		t.Errorf("after the abort the node is %s", n.Summary)
+	}
+	if o := beat(t, s, id); len(o) != 2 || o[1].Verb != proto.VerbAbort {
+		t.Errorf("orders = %+v, want hold and abort", o)
+	}
+	if got := code(s.Command(ctx, []string{"n1"}, proto.VerbHold, proto.NodeOrder{}, "op")); got != proto.CodeConflict {
+		t.Errorf("hold after the abort = %q, want conflict", got)
+	}
+}
+
+func TestRetryWithTheSamePlan(t *testing.T) {
+	s := registrytest.New(t)
+	id := held(t, s)
+	s.Profiles.Put("compute", registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\necho mended\n"},
+		registrytest.Script{Name: "new", Phase: proto.PhasePost, Body: "#!/bin/sh\n"}))
+	changes, err := s.Retry(ctx, []string{"n1"}, proto.NodeOrder{SamePlan: true}, "op")
+	if err != nil || changes != nil {
+		t.Fatalf("Retry with the same plan = %+v, %v", changes, err)
+	}
+	if o := beat(t, s, id); len(o) != 1 || o[0].Plan != nil {
+		t.Errorf("orders = %+v, want a retry without a plan", o)
+	}
+	changes, err = s.Retry(ctx, []string{"n1"}, proto.NodeOrder{}, "op")
+	if want := []proto.PlanChange{{Nodes: []string{"n1"}, Changed: []string{"one"}, Added: []string{"new"}}}; err != nil || !reflect.DeepEqual(changes, want) {
+		t.Errorf("Retry = %+v, %v, want %+v", changes, err, want)
+	}
+	if got := code(s.Command(ctx, []string{"n1"}, proto.VerbSkip, proto.NodeOrder{SamePlan: true}, "op")); got != proto.CodeBadRequest {
+		t.Errorf("skip with the same plan = %q, want bad-request", got)
+	}
+}
+
+// TestWaitEnds: a node that waits for orders and is not heard any more waits until its hold limit and an hour are over. Then it is
+// over, and can be removed; heartbeats put that off.
+func TestWaitEnds(t *testing.T) {
+	s := registrytest.New(t)
+	id := held(t, s)
+	expire := func(want int) {
+		t.Helper()
+		if n, err := s.Expire(ctx); err != nil || n != want {
+			t.Fatalf("Expire = %d, %v, want %d", n, err, want)
+		}
+	}
+	s.Clock.Advance(20 * time.Hour)
+	beat(t, s, id)
+	s.Clock.Advance(24*time.Hour + 59*time.Minute)
+	expire(0)
+	if got := code(s.RemoveNodes(ctx, []string{"n1"}, "")); got != proto.CodeConflict {
+		t.Errorf("removing a node that waits = %q, want conflict", got)
+	}
+	s.Clock.Advance(2 * time.Minute)
+	expire(1)
+	expire(0)
+	s.Restart()
+	n := s.Seen("n1")
+	if n.Summary != "failed(one=127)" || n.Waiting || len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "its hold limit of 24h is over") {
+		t.Errorf("the node is %s, waiting %v, warnings %q", n.Summary, n.Waiting, n.Warnings)
+	}
+	if err := s.RemoveNodes(ctx, []string{"n1"}, ""); err != nil {
+		t.Errorf("removing it: %v", err)
 	}
 }

@@ -141,7 +141,7 @@ func (r *Registry) Expire(ctx context.Context) (int, error) {
 	r.pub.RLock()
 	for _, n := range r.pub.nodes {
 		if in := r.pub.installs[n.Install]; in != nil {
-			if v, _ := deadline.Decide(r.deadlines(in, in.rec.Load(), in.look()), now); v != deadline.Nothing {
+			if v, _ := deadline.Decide(r.deadlines(in, in.rec.Load(), in.look()), now); v != deadline.Nothing || r.waitsNoMore(in, now) {
 				over = append(over, in.id)
 			}
 		}
@@ -176,6 +176,9 @@ func (c *change) expire(id string) (bool, error) {
 	rec := c.record(id)
 	if rec == nil || rec.Superseded {
 		return false, nil
+	}
+	if ended, err := c.endWait(id); ended || err != nil {
+		return ended, err
 	}
 	in := c.install(id)
 	verdict, due := deadline.Decide(c.r.deadlines(in, rec, in.look()), c.now)

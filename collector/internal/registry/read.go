@@ -4,6 +4,7 @@ package registry
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -187,26 +188,51 @@ func (in *install) steps(done []proto.StepInfo) []proto.StepInfo {
 	return out
 }
 
-// InstallEvents gives every event of an install, by time.
-func (r *Registry) InstallEvents(name, id string) (proto.EventList, error) {
+// EventLines gives an install with every event of it, by time, each as the JSON of a proto.Event that is kept: some installs
+// have 200,000 of them, which need not be decoded to be passed on.
+func (r *Registry) EventLines(name, id string) (proto.Install, [][]byte, error) {
 	v, err := r.Install(name, id)
 	if err != nil {
-		return proto.EventList{}, err
+		return v, nil, err
 	}
 	_, in, err := r.installOf(name, v.ID)
 	if err != nil {
-		return proto.EventList{}, err
+		return v, nil, err
 	}
-	list := proto.EventList{Schema: proto.Schema, Install: v}
-	if list.Events, err = r.events(in); err != nil {
-		return list, fmt.Errorf("reading the events of install %s: %w", v.ID, err)
+	lines, err := r.byTime(in)
+	if err != nil {
+		return v, nil, fmt.Errorf("reading the events of install %s: %w", v.ID, err)
 	}
-	return list, nil
+	return v, lines, nil
+}
+
+// byTime gives an install's events by time; those of the same by revision.
+func (r *Registry) byTime(in *install) ([][]byte, error) {
+	lines, _, err := r.lines(in)
+	if err != nil {
+		return nil, err
+	}
+	type stamped struct {
+		At   time.Time `json:"at"`
+		line []byte
+	}
+	all := make([]stamped, len(lines))
+	for i, b := range lines {
+		if err := json.Unmarshal(b, &all[i]); err != nil {
+			return nil, fmt.Errorf("event number %d: %w", i+1, err)
+		}
+		all[i].line = b
+	}
+	slices.SortStableFunc(all, func(a, b stamped) int { return a.At.Compare(b.At) })
+	for i := range all {
+		lines[i] = all[i].line
+	}
+	return lines, nil
 }
 
 // events reads every event of an install, by time.
 func (r *Registry) events(in *install) ([]proto.Event, error) {
-	lines, _, err := r.lines(in)
+	lines, err := r.byTime(in)
 	if err != nil {
 		return nil, err
 	}
@@ -216,9 +242,6 @@ func (r *Registry) events(in *install) ([]proto.Event, error) {
 			return nil, fmt.Errorf("event number %d: %w", i+1, err)
 		}
 	}
-	slices.SortStableFunc(events, func(a, b proto.Event) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Revision, b.Revision))
-	})
 	return events, nil
 }
 

@@ -133,6 +133,7 @@ const (
 	maxBoots     = 32
 	maxContested = 16 // alarms written; further claims are refused without one
 	maxOrders    = 16
+	maxJournals  = 64 // an honest agent has one for each boot of the installer, and one for the installed system
 	// maxObserved bounds the attempts of one install that only a join key shows: whoever has the key can make them up, and
 	// each is kept. A node in a loop of ten minutes gets there in five hours, and was said to loop after its first.
 	maxObserved = 32

@@ -12,6 +12,10 @@ import (
 	"provost/proto"
 )
 
+// FirstSign is what is awaited after the order, whatever the sequence: it is what a machine does first, and any stage behind the
+// order stands for it.
+const FirstSign = "dhcp-discover"
+
 // Sequence is an OS family's ordered stages.
 type Sequence struct {
 	Family string  `yaml:"family"` // or another name, which profiles may give as their sequence

@@ -6,6 +6,8 @@ package registrytest
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -130,6 +132,16 @@ func (s *Site) Seen(name string) proto.Node {
 		s.T.Fatal(err)
 	}
 	return n
+}
+
+// InstallEvents gives every event of an install, by time.
+func (s *Site) InstallEvents(name, id string) (proto.EventList, error) {
+	v, lines, err := s.EventLines(name, id)
+	list := proto.EventList{Schema: proto.Schema, Install: v, Events: make([]proto.Event, len(lines))}
+	for i, line := range lines {
+		err = errors.Join(err, json.Unmarshal(line, &list.Events[i]))
+	}
+	return list, err
 }
 
 // Script fetches a boot script by GET.
