@@ -75,7 +75,7 @@ type Options struct {
 
 // Hooks are called by the writer, one at a time.
 type Hooks struct {
-	// Committed comes after a commit, with its events, before any caller of Update is released.
+	// Committed comes after a commit, with its events, before any caller of Update is released and any watcher sees them.
 	Committed func(entries []Entry)
 	// Lost comes when a commit did not happen after functions of its group had returned nil: whatever they changed in
 	// memory is to be as it was at the last Committed. That the disk has, also when the store goes on after a failure.

@@ -368,6 +368,24 @@ func TestWatch(t *testing.T) {
 }
 
 // TestWatchAfterOpen: the ring is empty then, and the disk has it all.
+// TestHooksBeforeWatchers: whoever is told of an event finds what Committed made of it.
+func TestHooksBeforeWatchers(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "x.db"), store.Options{})
+	calls := 0
+	s.SetHooks(store.Hooks{Committed: func(entries []store.Entry) {
+		calls++
+		if got := s.Revision(); got >= entries[0].Revision {
+			t.Errorf("watchers are at revision %d while the hook is told of %d", got, entries[0].Revision)
+		}
+	}})
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { tx.Append([]byte("{}")); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if calls != 1 || s.Revision() != 1 {
+		t.Errorf("%d calls of the hook, revision %d; want 1 and 1", calls, s.Revision())
+	}
+}
+
 func TestWatchAfterOpen(t *testing.T) {
 	p := path(t)
 	s, err := store.Open(p, store.Options{})

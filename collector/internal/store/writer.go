@@ -246,10 +246,10 @@ func (s *Store) commit(g *group) {
 	s.refused.Store(nil)
 	s.stats.committed(time.Since(begin), len(entries), begin)
 	s.feed.trimmed(first)
-	s.feed.publish(entries)
-	if s.hooks.Committed != nil {
+	if s.hooks.Committed != nil { // before the watchers, who look at what it makes of the events
 		s.hooks.Committed(entries)
 	}
+	s.feed.publish(entries)
 	s.opt.Point(pointTold)
 }
 
