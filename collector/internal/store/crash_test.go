@@ -31,17 +31,24 @@ func TestMain(m *testing.M) {
 	case "write":
 		writeForever(os.Args[len(os.Args)-1])
 	case "full":
-		if err := fillUp(os.Args[len(os.Args)-1]); err != nil {
-			fmt.Println("ERROR", err)
-			os.Exit(1)
-		}
+		help(fillUp(os.Args[len(os.Args)-1]))
 	case "faulty":
-		if err := faulty(os.Args[1:]); err != nil {
-			fmt.Println("ERROR", err)
-			os.Exit(1)
-		}
+		help(faulty(os.Args[1:]))
+	case "large":
+		help(largeCommits(os.Args[1:]))
+	case "logs":
+		help(logChunks(os.Args[1:]))
+	case "mounts":
+		help(mounts(os.Args[len(os.Args)-1]))
 	default:
 		os.Exit(m.Run())
+	}
+}
+
+func help(err error) {
+	if err != nil {
+		fmt.Println("ERROR", err)
+		os.Exit(1)
 	}
 }
 

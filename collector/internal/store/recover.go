@@ -79,11 +79,11 @@ func closeWithin(db *bolt.DB, limit time.Duration) error {
 // probe writes a page beside the database, and flushes it.
 func (s *Store) probe() error {
 	name := fmt.Sprintf("%s.new-%d", s.path, os.Getpid())
-	defer os.Remove(name)
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
+	defer os.Remove(name)
 	_, err = f.Write(make([]byte, 4096))
 	return errors.Join(err, f.Sync(), f.Close())
 }

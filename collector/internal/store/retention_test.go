@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -273,6 +275,76 @@ func TestID(t *testing.T) {
 	}
 	if copied, back := id(backup), id(restored); copied == first || back == first || back == copied || back != id(restored) {
 		t.Errorf("the database is %q, its copy %q, what was restored %q: want three", first, copied, back)
+	}
+}
+
+// TestCheckOfALiveDatabase: whatever its writer does, it is in use, and never called damaged.
+func TestCheckOfALiveDatabase(t *testing.T) {
+	p := path(t)
+	s := open(t, p, store.Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	var writers, checks sync.WaitGroup
+	writers.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			s.Update(ctx, func(tx *store.Tx) error { // its error is that of the end
+				for j := range 200 {
+					tx.Put(store.Nodes, fmt.Sprint(i*7919%4001+j), bytes.Repeat([]byte("v"), 1+i%3000))
+				}
+				return nil
+			})
+		}
+	})
+	for range 16 {
+		checks.Go(func() {
+			for range 3 {
+				if r, err := store.Check(p); !errors.Is(err, store.ErrHeld) {
+					t.Errorf("Check of a database that is written to = %+v, %v, want ErrHeld", r, err)
+				}
+			}
+		})
+	}
+	checks.Wait()
+	stop()
+	writers.Wait()
+}
+
+// TestLeftFiles: what a process left that ended in the middle is removed, and what another may be making is not.
+func TestLeftFiles(t *testing.T) {
+	p := path(t)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead, alive := ended.Process.Pid, os.Getpid()
+	files := map[string]bool{ // whether it stays
+		fmt.Sprintf("%s.new-%d", p, dead): false, fmt.Sprintf("%s.compact-%d", p, dead): false,
+		fmt.Sprintf("%s.compact-%d", p, alive): true, p + ".new-one": true, p + ".news": true,
+	}
+	for name := range files {
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, p, store.Options{})
+	for name, stays := range files {
+		if _, err := os.Stat(name); (err == nil) != stays {
+			t.Errorf("%s: %v, want that it stays: %v", filepath.Base(name), err, stays)
+		}
+	}
+}
+
+// TestRoomForCopy: a copy is not begun where it would fill the disk.
+func TestRoomForCopy(t *testing.T) {
+	dir := t.TempDir()
+	free, _, err := store.Space(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.RoomForCopy(dir, int64(free)); !errors.Is(err, store.ErrFull) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a copy as large as all that is free = %v, want ErrFull with the directory", err)
+	}
+	if err := store.RoomForCopy(dir, 1); err != nil {
+		t.Errorf("a copy of one byte = %v", err)
 	}
 }
 

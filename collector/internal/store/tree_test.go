@@ -5,6 +5,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +17,9 @@ import (
 	"provost/collector/internal/store"
 )
 
-// grown is a database with pages of every kind: branches, leaves, long values, free pages.
-func grown(t *testing.T) (whole []byte) {
+// grown is a database with pages of every kind: branches, leaves, long values, free pages; compacted, or as a Close leaves it,
+// with the list of the free ones.
+func grown(t *testing.T, compacted bool) (whole []byte) {
 	t.Helper()
 	p := path(t)
 	s, err := store.Open(p, store.Options{})
@@ -43,29 +45,121 @@ func grown(t *testing.T) (whole []byte) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	copied := filepath.Join(t.TempDir(), "copy") // small: an open one is extended to 16 MiB
-	if _, _, err := store.Compact(p); err != nil {
+	if compacted {
+		if _, _, err := store.Compact(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if whole, err = os.ReadFile(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(p, copied); err != nil {
+	_, pages := listOf(t, whole)
+	return whole[:pages*4096] // an open one is extended to 16 MiB
+}
+
+// listOf gives the page with the list of the free ones, 0 without one, and the number of pages: what bbolt's newest meta page says.
+func listOf(t testing.TB, whole []byte) (list, pages uint64) {
+	t.Helper()
+	tx := uint64(0)
+	for _, at := range []int{0, 4096} {
+		m := whole[at+16:]
+		if n := binary.LittleEndian.Uint64(m[48:]); n >= tx {
+			tx, list, pages = n, binary.LittleEndian.Uint64(m[32:]), binary.LittleEndian.Uint64(m[40:])
+		}
+	}
+	if list == 1<<64-1 {
+		list = 0
+	}
+	return list, pages
+}
+
+// TestFreeList: a Close leaves a list of the free pages, the first commit after it takes it away, and the file is sound at each
+// of these moments.
+func TestFreeList(t *testing.T) {
+	whole := grown(t, false)
+	list, _ := listOf(t, whole)
+	if list == 0 {
+		t.Fatal("a Close leaves no list of the free pages")
+	}
+	p := path(t)
+	if err := os.WriteFile(p, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if whole, err = os.ReadFile(copied); err != nil {
+	s := open(t, p, store.Options{})
+	if b, err := os.ReadFile(p); err != nil {
 		t.Fatal(err)
+	} else if again, _ := listOf(t, b); again != list {
+		t.Errorf("after an open the list is page %d, it was %d", again, list)
 	}
-	return whole
+	for i := range 3 {
+		err := s.Update(context.Background(), func(tx *store.Tx) error {
+			tx.Put(store.Files, fmt.Sprint(i), bytes.Repeat([]byte("g"), 100_000)) // into free pages, too
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, _ := listOf(t, b); list != 0 {
+			t.Errorf("after commit %d there is a list, which nobody keeps up", i)
+		}
+		crashed := filepath.Join(t.TempDir(), "crashed")
+		if err := os.WriteFile(crashed, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		open(t, crashed, store.Options{})
+	}
+}
+
+// TestDamagedFreeList: a list that names a page that is in use, or one twice, would have it written over.
+func TestDamagedFreeList(t *testing.T) {
+	whole := grown(t, false)
+	list, pages := listOf(t, whole)
+	at := list * 4096
+	le := binary.LittleEndian
+	count := int(le.Uint16(whole[at+10:]))
+	if count < 3 || count == 0xffff {
+		t.Fatalf("the list has %d pages", count)
+	}
+	for name, damage := range map[string]func(b []byte){
+		"a page in use": func(b []byte) { le.PutUint64(b[16:], list) },
+		"a meta page":   func(b []byte) { le.PutUint64(b[16:], 1) },
+		"one twice":     func(b []byte) { copy(b[24:32], b[16:24]) },
+		"beyond":        func(b []byte) { le.PutUint64(b[16:], pages) },
+		"too many":      func(b []byte) { le.PutUint16(b[10:], 0xfffe) },
+		"far too many":  func(b []byte) { le.PutUint16(b[10:], 0xffff); le.PutUint64(b[16:], 1<<61) },
+		"another page":  func(b []byte) { le.PutUint64(b, list+1) },
+		"no list":       func(b []byte) { le.PutUint16(b[8:], 2) },
+	} {
+		p := path(t)
+		bad := bytes.Clone(whole)
+		damage(bad[at:])
+		if err := os.WriteFile(p, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := store.Open(p, store.Options{}); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("%s: Open = %v, want ErrDamaged", name, err)
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
 }
 
 // TestOpenDamagedTree damages any page in any way. This process must live, and the file be either put aside whole and named,
 // or open and answer.
 func TestOpenDamagedTree(t *testing.T) {
-	whole := grown(t)
-	pages := len(whole) / 4096
-	if pages < 100 {
-		t.Fatalf("%d pages are too few to mean anything", pages)
-	}
+	files := [][]byte{grown(t, true), grown(t, false)}
 	opened, aside := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
+		whole := rapid.SampledFrom(files).Draw(rt, "file")
+		pages := len(whole) / 4096
+		if pages < 100 {
+			t.Fatalf("%d pages are too few to mean anything", pages)
+		}
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		if err != nil {
 			rt.Fatal(err)
