@@ -499,6 +499,22 @@ func TestWatchReportsADeadRun(t *testing.T) {
 	m.wait(func(e proto.Event) bool { return e.Kind == proto.KindRunEnd && e.Cause == proto.CauseAgent })
 }
 
+// So does one that is killed while it holds after its end: nobody waits for orders any more.
+func TestWatchReportsADeadHold(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, step("one", proto.PhasePre, "exit 3"))
+	m.watch()
+	m.wait(staged("agent-started"))
+	cmd := exec.Command("provost-agent", "run", "--phase", "pre", "--on-failure", "hold", "--state", m.state)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.wait(func(e proto.Event) bool { return e.Kind == proto.KindHold })
+	cmd.Process.Kill()
+	cmd.Wait()
+	m.wait(func(e proto.Event) bool { return e.Kind == proto.KindRunEnd && e.Cause == proto.CauseAgent })
+}
+
 func TestDetach(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, threePhases...)

@@ -218,6 +218,9 @@ func line(b *bytes.Buffer, e *proto.Event) {
 		word = "step-failed(" + e.Step + ")"
 	case proto.KindLoop, proto.KindAborted, proto.KindContested, proto.KindHold, proto.KindSealed:
 		word = string(e.Kind)
+		if e.Kind == proto.KindHold && e.Outcome != "" {
+			word = "hold-ended"
+		}
 	case proto.KindNote:
 		if !e.Warning {
 			return

@@ -260,7 +260,8 @@ func TestView(t *testing.T) {
 		{"a stage that the sequence has not", begin().attempt(1).agent().stalled("racked"), "stalled(racked)", false, "post-started", 0},
 		{"it came", begin().attempt(1).agent().stalled("racked").word(proto.Event{Stage: "racked"}), "installing", false, "post-started", 0},
 		{"no first sign, in a sequence without one", begin().stalled("dhcp-discover"), "stalled(dhcp-discover)", false, "bootscript-sent", 0},
-		{"the first sign, whatever it is", begin().stalled("dhcp-discover").attempt(1), "pxe-booting", false, "kernel-sent", 0},
+		{"the first sign, whatever it is", begin().stalled("dhcp-discover").add(proto.Event{Kind: proto.KindStage, Source: proto.SourceBoot, Stage: "kernel-sent"}),
+			"pxe-booting", false, "agent-started", 0},
 		{"the whole install is late, and a doubtful word says booted", begin().attempt(1).stalled("booted").deadline("booted").add(proto.Event{Kind: proto.KindStage,
 			Source: "compat:xcat", Stage: "booted", Boot: bootB}), "failed(stage-deadline)", false, "", 0},
 		{"the whole install is late, and done", begin().attempt(1).agent().sealed().stalled("booted").deadline("booted").firstboot(true), "booted", false, "", 1},
@@ -419,18 +420,21 @@ func TestOrderInTheSameMillisecond(t *testing.T) {
 // TestBootedIsNeverInferred: whatever else is heard, without a word of the agent that first boot is done, in a boot
 // that was no installer's, no View says booted; and no failure hides that.
 func TestBootedIsNeverInferred(t *testing.T) {
-	kinds := []proto.Kind{proto.KindStage, proto.KindStepEnd, proto.KindSealed, proto.KindStalled, proto.KindAttempt, proto.KindRunEnd, proto.KindRunStart,
+	kinds := []proto.Kind{proto.KindStage, proto.KindStage, proto.KindStage, proto.KindStepEnd, proto.KindSealed, proto.KindStalled, proto.KindAttempt, proto.KindRunEnd, proto.KindRunStart,
 		proto.KindAgentStart, proto.KindHold, proto.KindOrder, proto.KindNote}
 	rapid.Check(t, func(t *rapid.T) {
 		s := begin()
 		for range rapid.IntRange(0, 60).Draw(t, "n") {
 			e := proto.Event{Kind: rapid.SampledFrom(kinds).Draw(t, "kind"),
-				Source: rapid.SampledFrom([]proto.Source{"", proto.SourceBoot, "log:dnsmasq", "compat:xcat", proto.SourceCallback}).Draw(t, "source"),
-				Stage:  rapid.SampledFrom(append([]string{"booted", "booted", "booted"}, proto.Stages...)).Draw(t, "stage"),
+				Source: rapid.SampledFrom([]proto.Source{"", "", "", "", proto.SourceBoot, "log:dnsmasq", "compat:xcat", proto.SourceCallback}).Draw(t, "source"),
+				Stage:  rapid.SampledFrom(proto.Stages).Draw(t, "stage"),
 				Phase:  rapid.SampledFrom(append([]proto.Phase{""}, proto.Phases...)).Draw(t, "phase"),
 				Step:   rapid.SampledFrom([]string{"", "a"}).Draw(t, "step"), Failed: rapid.Bool().Draw(t, "failed"),
 				Try: 1, Outcome: rapid.SampledFrom(proto.Outcomes).Draw(t, "outcome")}
-			s.boot = rapid.SampledFrom([]string{bootA, bootB}).Draw(t, "boot")
+			if rapid.Bool().Draw(t, "says booted") {
+				e.Stage = "booted"
+			}
+			s.boot = fmt.Sprintf("bbbbbbbb-0000-4000-8000-%012d", rapid.IntRange(0, 19).Draw(t, "boot")) // some are no installer's
 			word := e.Kind == proto.KindStage && e.Stage == "booted" && !e.Failed && e.Step == "" && e.Phase != proto.PhaseBoot
 			end := e.Kind == proto.KindRunEnd && e.Outcome == proto.OutcomeOK && e.Phase == proto.PhaseFirstboot
 			if e.Source == "" && (word || end) { // the two proofs that there are
