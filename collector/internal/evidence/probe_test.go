@@ -358,7 +358,7 @@ func TestLarge(t *testing.T) {
 func TestFollowLarge(t *testing.T) {
 	path, size, count := writeLarge(t, 40)
 	var total evidence.Counts
-	o, err := evidence.NewObserver(evidence.NewMapper(everybody{}), nil, nil)
+	o, err := evidence.NewObserver(evidence.NewMapper(everybody{}), evidence.ObserverOptions{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -217,7 +217,7 @@ func (rec *installRecord) follow(e *proto.Event) {
 	rec.Orders = slices.DeleteFunc(rec.Orders, func(o pendingOrder) bool { return o.ID == e.OrderID })
 	switch proto.Verb(e.Order) {
 	case proto.VerbRetry, proto.VerbSkip, proto.VerbRelease:
-		rec.Began = e.At // the time that it waited is not counted
+		rec.Began, rec.Waited = e.At, true // the time that it waited is not counted
 	}
 }
 

@@ -191,7 +191,7 @@ func TestEvidenceOfOtherTimes(t *testing.T) {
 	first := s.Seen("n1").Install
 	second := s.Ordered("n1")
 	line := func(at time.Time, format string) string {
-		return at.Format(format) + " front dhcpd[1]: DHCPACK on 10.0.0.5 to " + mac + " via br0"
+		return at.Format(format) + " front dhcpd[1]: DHCPDISCOVER from " + mac + " via br0"
 	}
 	says(t, s, "/var/log/messages", line(before, time.RFC3339Nano))
 	for _, id := range []string{first, second} {
@@ -207,7 +207,7 @@ func TestEvidenceOfOtherTimes(t *testing.T) {
 	s.Clock.Advance(400 * time.Millisecond)
 	s.Ordered("n1")
 	says(t, s, "/var/log/messages", line(s.Clock.Now().Truncate(time.Second), time.RFC3339))
-	if got := told(t, s, "n1"); !slices.Equal(got, []string{"log:dhcpd dhcp-ack"}) {
+	if got := told(t, s, "n1"); !slices.Equal(got, []string{"log:dhcpd dhcp-discover"}) {
 		t.Errorf("stamped before its order, in the same second: %v", got)
 	}
 	s.Ordered("n1")
