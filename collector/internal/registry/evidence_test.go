@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"provost/collector/internal/evidence"
+	"provost/collector/internal/evidence/evidencetest"
 	"provost/collector/internal/lifecycle"
 	"provost/collector/internal/registry"
 	"provost/collector/internal/registry/registrytest"
@@ -445,11 +445,11 @@ func TestEvidenceOnce(t *testing.T) {
 				last = true
 			default:
 			}
-			d := 150 * time.Millisecond
-			if last {
-				d = 3 * time.Second
+			until := func() bool { return s.EvidenceSources()[0].Counts.Lines >= int64(len(lines)) }
+			if !last {
+				until = func() bool { return false }
 			}
-			follow(s, path, d, last)
+			follow(s, path, until, last)
 			if !last {
 				if err := s.Store.Close(); err != nil {
 					t.Error(err)
@@ -459,7 +459,7 @@ func TestEvidenceOnce(t *testing.T) {
 			}
 		}
 	}()
-	write(t, path, lines)
+	evidencetest.Rotate(t, path, len(lines), func(i int) string { return lines[i] })
 	close(stop)
 	<-done
 	defer s.Logs.Close()
@@ -477,9 +477,13 @@ func TestEvidenceOnce(t *testing.T) {
 	}
 }
 
-// follow reads a log for a while. Unless it is the last time, it ends as a kill does: a batch that is under way is in the
-// store or not, and what was only in memory is gone.
-func follow(s *registrytest.Site, path string, d time.Duration, last bool) {
+// follow reads a log for 150 ms, or the last time until it has enough, a minute at most. Unless it is the last time, it ends as
+// a kill does: a batch that is under way is in the store or not, and what was only in memory is gone.
+func follow(s *registrytest.Site, path string, enough func() bool, last bool) {
+	d := 150 * time.Millisecond
+	if last {
+		d = time.Minute
+	}
 	run, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	var mu sync.Mutex
@@ -497,7 +501,11 @@ func follow(s *registrytest.Site, path string, d time.Duration, last bool) {
 		if dead {
 			return errKilled
 		}
-		return s.Observe(context.Background(), b)
+		err := s.Observe(context.Background(), b)
+		if enough() {
+			cancel()
+		}
+		return err
 	})
 }
 
@@ -517,57 +525,6 @@ func lineOf(stage, i int) string {
 	}
 	file := []string{"undionly.kpxe", "boot.ipxe", "vmlinuz", "initrd.img", "ks.cfg", "install.img"}[stage-4]
 	return "dnsmasq-tftp[1]: sent /srv/tftp/" + file + " to " + ip
-}
-
-// write writes 5,000 lines a second and rotates three times.
-func write(t *testing.T, path string, lines []string) {
-	t.Helper()
-	open := func() *os.File {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	const perTick, tick = 25, 5 * time.Millisecond
-	f := open()
-	var old *os.File
-	pace := time.NewTicker(tick)
-	defer pace.Stop()
-	n := 0
-	for ticks := 0; n < len(lines); ticks++ {
-		<-pace.C
-		switch ticks % 50 {
-		case 25:
-			for k := 3; k > 0; k-- {
-				os.Rename(fmt.Sprintf("%s.%d", path, k), fmt.Sprintf("%s.%d", path, k+1))
-			}
-			if err := os.Rename(path, path+".1"); err != nil {
-				t.Fatal(err)
-			}
-			old = f
-			f = open()
-		case 15: // 40 ticks, 200 ms, later
-			if old != nil {
-				old.Close()
-				old = nil
-			}
-		}
-		for i := 0; i < perTick && n < len(lines); i++ {
-			w := f
-			if old != nil && i%2 == 0 {
-				w = old
-			}
-			if _, err := w.WriteString(lines[n]); err != nil {
-				t.Fatal(err)
-			}
-			n++
-		}
-	}
-	f.Close()
-	if old != nil {
-		old.Close()
-	}
 }
 
 // TestEvidenceFailedCommit: a batch whose commit fails has not happened, and may come again.
