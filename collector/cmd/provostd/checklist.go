@@ -46,7 +46,7 @@ type checklist struct {
 	log    *slog.Logger
 	file   *os.File
 	at     checklistPosition
-	saved  checklistPosition // as it is on the disk
+	saved  *checklistPosition // as it is on the disk; nil: not there
 	buf    bytes.Buffer
 	status map[string]string // of each node, as last told
 
@@ -122,6 +122,8 @@ func (c *checklist) open() error {
 	default:
 		if err := json.Unmarshal(b, &c.at); err != nil {
 			c.at = checklistPosition{Revision: c.reg.Revision()}
+		} else {
+			c.saved = &checklistPosition{c.at.Revision, c.at.Size}
 		}
 	}
 	return c.reopen()
@@ -190,7 +192,7 @@ func (c *checklist) take(entries []store.Entry) error {
 
 // save writes the position, if it is another one.
 func (c *checklist) save() error {
-	if c.at == c.saved {
+	if c.saved != nil && c.at == *c.saved {
 		return nil
 	}
 	b, err := json.Marshal(c.at)
@@ -204,7 +206,7 @@ func (c *checklist) save() error {
 	if err := os.Rename(tmp, c.path+".position"); err != nil {
 		return err
 	}
-	c.saved = c.at
+	c.saved = &checklistPosition{c.at.Revision, c.at.Size}
 	return nil
 }
 

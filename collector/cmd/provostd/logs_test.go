@@ -36,10 +36,10 @@ func appendTo(t *testing.T, path, text string) {
 	}
 }
 
-// eventually waits 15 s at most.
+// eventually waits a minute at most.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waiting for %s", what)
 		}
@@ -183,6 +183,7 @@ func TestLogSettings(t *testing.T) {
 		{"evidence: {syslog: {udp: 5140}}", "use HOST:PORT or :PORT"},
 		{"evidence: {sislog: {udp: \":1\"}}", "sislog"},
 		{"evidence: {dhcp-servers: [front1]}", "use IP addresses"},
+		{"evidence: {syslog: {from: [10.0.0.0/24, front1]}}", "evidence.syslog.from \"front1\": use IP addresses, or prefixes"},
 		{"evidence: {web-roots: [html]}", "from / on"},
 	} {
 		path := filepath.Join(t.TempDir(), "provostd.yaml")
