@@ -107,7 +107,7 @@ func (l Lease) another(o Lease) bool {
 // nobody.
 func (m *Mapper) Map(f *Fact) Who {
 	w := Who{MAC: f.MAC, UUID: f.UUID, IP: f.IP}
-	if w.MAC == "" && f.ClientID != "" { // RFC 2132, 9.14: hardware type and address; or Infiniband's hardware address
+	if w.MAC == "" && strings.Contains(f.ClientID, ":") { // RFC 2132, 9.14: hardware type and address; or Infiniband's hardware address
 		w.MAC, _ = proto.NormalMAC(f.ClientID) // many name no card
 	}
 	if w.UUID == "" && f.ClientID != "" {

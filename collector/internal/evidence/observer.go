@@ -106,7 +106,9 @@ const (
 // fileSize is how large a file is, as far as transfers tell.
 type fileSize struct {
 	whole int64 // the largest transfer
-	short int64 // the last one that was smaller
+	short int64 // the last one that was smaller, when it was and whose
+	at    time.Time
+	by    netip.Addr
 }
 
 // held is a fact that another line may still take back.
@@ -228,15 +230,18 @@ func Within(list []netip.Prefix, a netip.Addr) bool {
 }
 
 // Add takes one fact of a source, in the order of its log, and gives what can be said by now. What a node itself wrote, by its
-// address or by the name in the line's header, is taken of itself alone, of its installer, and as of now: its clock may be
-// any.
+// address or by the name in the line's header, is taken of itself alone and of its installer; and as of now if it has just come
+// over the network, since its clock may be any.
 func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
 	node, nobody := o.writer(&f, now)
 	switch {
 	case nobody:
 		return nil
 	case node != "" && f.Program == ProgInstaller:
-		return []Observation{{Who: Who{Name: node, IP: f.From}, Time: now, Source: f.Program, Stage: f.Kind, Detail: f.File}}
+		if f.From.IsValid() {
+			f.Time = now
+		}
+		return []Observation{{Who: Who{Name: node, IP: f.From}, Time: f.Time, Source: f.Program, Stage: f.Kind, Detail: f.File}}
 	case node != "", f.Program == ProgInstaller && f.From.IsValid() && !Within(o.o.Listed, f.From):
 		return nil
 	}
@@ -269,10 +274,10 @@ func (o *Observer) whole(f *Fact) {
 	key := f.Sender + " " + f.File
 	s, _ := o.sizes.get(key)
 	switch {
-	case f.Bytes > s.whole, f.Bytes == s.short:
+	case f.Bytes > s.whole, f.Bytes == s.short && (f.IP != s.by || !f.Time.Equal(s.at)): // the same line may come again
 		o.sizes.put(key, fileSize{whole: f.Bytes})
 	case cutOff(f.Bytes, s.whole):
-		o.sizes.put(key, fileSize{s.whole, f.Bytes})
+		o.sizes.put(key, fileSize{s.whole, f.Bytes, f.Time, f.IP})
 		f.Kind, f.Reason = Aborted, fmt.Sprintf("only %d of %d bytes were sent", f.Bytes, s.whole)
 	}
 }
