@@ -200,36 +200,26 @@ func TestRotationUnderLoad(t *testing.T) {
 	}
 }
 
-// TestLateChild rotates a log and lets nothing be written to the new one, while a child of the daemon writes to the old one
-// long after: while the follower holds it, after it gave it up, while nobody reads, and when it is compressed at last. Every
+// TestLateChild rotates a log and lets a child of the daemon write to the old one long after, so that it is newer than the new
+// one: while the follower holds it, while nobody reads, after the follower gave it up, and when it is compressed at last. Every
 // line comes once.
 func TestLateChild(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages")
+	old := path + ".1"
 	l := &ledger{}
 	source := func() *evidence.File {
 		f := file(path)
 		f.Settle, f.Linger = 20*time.Millisecond, 40*time.Millisecond
 		return f
 	}
-	old := path + ".1"
-	write(t, path, rows(0, 50))
-	stop := start(source(), l)
-	l.await(t, 50)
-	rename(t, path, old)
-	write(t, path, row(50))
-	l.await(t, 51)
-	long := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(path, long, long); err != nil { // the new one is quiet from now on
-		t.Fatal(err)
-	}
-	write(t, old, row(51))
-	time.Sleep(100 * time.Millisecond) // longer than it lingers: held or given up, both must do
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	again := func(n int) {
+	n := 0
+	say := func(to string) {
 		t.Helper()
-		stop := start(source(), l)
+		write(t, to, row(n))
+		n++
+	}
+	halt := func(stop func() error) {
+		t.Helper()
 		l.await(t, n)
 		if err := stop(); err != nil {
 			t.Fatal(err)
@@ -237,11 +227,36 @@ func TestLateChild(t *testing.T) {
 		if err := l.once(n); err != nil {
 			t.Fatal(err)
 		}
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(path, long, long); err != nil { // the new one is quiet
+			t.Fatal(err)
+		}
 	}
-	again(52)
-	write(t, old, row(52))
-	again(53)
-	again(53)
+	for range 50 {
+		say(path)
+	}
+	stop := start(source(), l)
+	l.await(t, n)
+	rename(t, path, old)
+	say(path)
+	l.await(t, n)
+	say(old)
+	halt(stop)
+	say(old)
+	stop = start(source(), l)
+	l.await(t, n)
+	for range 20 { // longer than it lingers; were it still held, that must do as well
+		time.Sleep(10 * time.Millisecond)
+		say(path)
+		l.await(t, n)
+	}
+	halt(stop)
+	if !strings.Contains(string(l.position), `"done":[{`) {
+		t.Errorf("position %s knows nothing of the rotated file", l.position)
+	}
+	halt(start(source(), l))
+	say(old)
+	halt(start(source(), l))
 	b, err := os.ReadFile(old)
 	if err != nil {
 		t.Fatal(err)
@@ -252,11 +267,9 @@ func TestLateChild(t *testing.T) {
 	w.Close()
 	write(t, old+".gz", packed.String()) // newer than all
 	os.Remove(old)
-	write(t, path, row(53))
-	if err := os.Chtimes(path, long, long); err != nil {
-		t.Fatal(err)
-	}
-	again(54)
+	say(path)
+	halt(start(source(), l))
+	halt(start(source(), l))
 	if len(l.troubles) > 0 {
 		t.Errorf("troubles %q", l.troubles)
 	}

@@ -89,7 +89,7 @@ func FuzzPrograms(f *testing.F) {
 	for i, m := range messages {
 		f.Add(byte(i), m.text)
 	}
-	tags := []string{"dhcpd", "kea-dhcp4", "dnsmasq-dhcp", "dnsmasq-tftp", "in.tftpd", "atftpd", "httpd", "nginx", "preseed"}
+	tags := []string{"dhcpd", "kea-dhcp4", "dnsmasq-dhcp", "dnsmasq-tftp", "in.tftpd", "atftpd", "httpd", "nginx", "preseed", "dnsmasq"}
 	f.Fuzz(func(t *testing.T, which byte, text string) {
 		check(t, []byte("Nov 20 17:46:51 front "+tags[int(which)%len(tags)]+"[1]: "+text))
 	})
