@@ -38,14 +38,16 @@ const (
 //
 //	2026-11-20T17:46:51.123Z n07 dhcp-ack log:dnsmasq 10.0.0.7
 //
-// and a line in the collector's own log for each change of a node's status; after a crash the last of them may stand twice. It follows the feed of events, so that it never
-// holds up anything. After a crash it goes on exactly where the file's last final line was: the file is cut to it.
+// and a line in the collector's own log for each change of a node's status; after a crash the last of them may stand twice. It
+// follows the feed of events, so that it never holds up anything. After a crash it goes on exactly where the file's last final
+// line was: the file is cut to it.
 type checklist struct {
 	path   string // of the log; its position is beside it
 	reg    *registry.Registry
 	log    *slog.Logger
 	file   *os.File
 	at     checklistPosition
+	saved  *checklistPosition // as it is on the disk; nil: not there
 	buf    bytes.Buffer
 	status map[string]string // of each node, as last told
 
@@ -71,9 +73,13 @@ func runChecklist(ctx context.Context, path string, reg *registry.Registry, log 
 		}
 	}
 	defer func() {
-		if c.file != nil {
-			c.file.Close()
+		if c.file == nil {
+			return
 		}
+		if err := c.save(); err != nil { // some events are looked at again
+			log.Error("writing how far the checklist is", "error", err)
+		}
+		c.file.Close()
 	}()
 	failing := false
 	for {
@@ -92,12 +98,15 @@ func runChecklist(ctx context.Context, path string, reg *registry.Registry, log 
 				log.Error("writing the checklist", "error", err)
 			}
 			failing = err != nil
-			if len(entries) >= manyEntries { // there are more
+			if len(entries) >= manyEntries && !failing { // there are more
 				continue
 			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(checklistEvery): // the next events come together
+			}
+			if failing { // the same ones again
+				break
 			}
 		}
 	}
@@ -114,6 +123,8 @@ func (c *checklist) open() error {
 	default:
 		if err := json.Unmarshal(b, &c.at); err != nil {
 			c.at = checklistPosition{Revision: c.reg.Revision()}
+		} else {
+			c.saved = &checklistPosition{c.at.Revision, c.at.Size}
 		}
 	}
 	return c.reopen()
@@ -147,7 +158,8 @@ func (c *checklist) take(entries []store.Entry) error {
 	for _, entry := range entries {
 		var e proto.Event
 		if err := eventjson.Decode(entry.Value, &e); err != nil {
-			return fmt.Errorf("reading event %d: %w", entry.Revision, err)
+			c.log.Error("an event has no line in the checklist", "revision", entry.Revision, "error", err)
+			continue
 		}
 		c.changed[e.Node] = true
 		line(&c.buf, &e)
@@ -155,24 +167,34 @@ func (c *checklist) take(entries []store.Entry) error {
 	if len(entries) < manyEntries || time.Since(c.told) >= tellEvery {
 		c.tell()
 	}
-	c.at.Revision = entries[len(entries)-1].Revision
+	last := entries[len(entries)-1].Revision
 	if c.buf.Len() == 0 {
-		return nil // the position is written with the next line
+		c.at.Revision = last
+		return nil // the position is written with the next line, or at the end
 	}
 	if c.file == nil {
 		if err := c.reopen(); err != nil {
 			return err
 		}
 	}
-	n, err := c.file.Write(c.buf.Bytes())
-	c.at.Size += int64(n)
-	if err != nil {
+	if _, err := c.file.Write(c.buf.Bytes()); err != nil {
+		c.file.Close()
+		c.file = nil // and what came of it is cut off when it is opened again
 		return err
 	}
+	c.at = checklistPosition{last, c.at.Size + int64(c.buf.Len())}
 	if c.at.Size >= checklistSize {
 		if err := c.rotate(); err != nil {
 			return err
 		}
+	}
+	return c.save()
+}
+
+// save writes the position, if it is another one.
+func (c *checklist) save() error {
+	if c.saved != nil && c.at == *c.saved {
+		return nil
 	}
 	b, err := json.Marshal(c.at)
 	if err != nil {
@@ -182,7 +204,11 @@ func (c *checklist) take(entries []store.Entry) error {
 	if err := os.WriteFile(tmp, b, 0o640); err != nil {
 		return err
 	}
-	return os.Rename(tmp, c.path+".position")
+	if err := os.Rename(tmp, c.path+".position"); err != nil {
+		return err
+	}
+	c.saved = &checklistPosition{c.at.Revision, c.at.Size}
+	return nil
 }
 
 func (c *checklist) rotate() error {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,6 +31,8 @@ type evidenceSettings struct {
 	Syslog   struct {
 		UDP string `mapstructure:"udp"` // HOST:PORT or :PORT; empty: not received
 		TCP string `mapstructure:"tcp"`
+		// From are the senders whose word on a file that could not be sent may end an install: addresses or prefixes.
+		From []string `mapstructure:"from"`
 	} `mapstructure:"syslog"`
 	DHCPServers []string `mapstructure:"dhcp-servers"` // addresses of ours, beside this machine's; others are learnt
 	TFTPRoots   []string `mapstructure:"tftp-roots"`   // where to look why a file could not be sent
@@ -63,11 +66,6 @@ const (
 // lost. Meanwhile senders by TCP wait, and the queue's end is 256 lines.
 const receiveTries = 10
 
-// any reports whether any log is read.
-func (e *evidenceSettings) any() bool {
-	return len(e.Files) > 0 || e.Journald || e.Syslog.UDP != "" || e.Syslog.TCP != ""
-}
-
 func (e *evidenceSettings) check() error {
 	seen := map[string]bool{}
 	for i, f := range e.Files {
@@ -95,6 +93,11 @@ func (e *evidenceSettings) check() error {
 			return fmt.Errorf("evidence.dhcp-servers %q: use IP addresses", a)
 		}
 	}
+	for _, a := range e.Syslog.From {
+		if _, err := prefix(a); err != nil {
+			return fmt.Errorf("evidence.syslog.from %q: use IP addresses, or prefixes like 10.0.0.0/24", a)
+		}
+	}
 	for key, roots := range map[string][]string{"tftp-roots": e.TFTPRoots, "web-roots": e.WebRoots} {
 		for _, r := range roots {
 			if !filepath.IsAbs(r) {
@@ -103,6 +106,15 @@ func (e *evidenceSettings) check() error {
 		}
 	}
 	return nil
+}
+
+// prefix reads an address or a prefix.
+func prefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
 }
 
 // ours are the DHCP servers that need not be learnt: this machine's addresses, and the ones that are set.
@@ -123,8 +135,14 @@ func (e *evidenceSettings) ours() []netip.Addr {
 	return out
 }
 
-func (e *evidenceSettings) registry() registry.Evidence {
-	return registry.Evidence{Ours: e.ours(), Look: func(o *evidence.Observation) string { return o.Look(e.TFTPRoots, e.WebRoots) }}
+func (e *evidenceSettings) registry(shows func(registry.SourceInfo, string) string) registry.Evidence {
+	out := registry.Evidence{Ours: e.ours(), Shows: shows, Look: func(o *evidence.Observation) string { return o.Look(e.TFTPRoots, e.WebRoots) }}
+	out.Self, _ = os.Hostname() // without one no line is known to be this machine's own
+	for _, a := range e.Syslog.From {
+		p, _ := prefix(a) // check has read them
+		out.Listed = append(out.Listed, p)
+	}
+	return out
 }
 
 // logs follows every source of evidence.

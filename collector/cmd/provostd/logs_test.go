@@ -183,6 +183,7 @@ func TestLogSettings(t *testing.T) {
 		{"evidence: {syslog: {udp: 5140}}", "use HOST:PORT or :PORT"},
 		{"evidence: {sislog: {udp: \":1\"}}", "sislog"},
 		{"evidence: {dhcp-servers: [front1]}", "use IP addresses"},
+		{"evidence: {syslog: {from: [10.0.0.0/24, front1]}}", "evidence.syslog.from \"front1\": use IP addresses, or prefixes"},
 		{"evidence: {web-roots: [html]}", "from / on"},
 	} {
 		path := filepath.Join(t.TempDir(), "provostd.yaml")

@@ -17,7 +17,7 @@ import (
 // profiles shows a set of profiles to the registry and the API.
 type profiles struct {
 	set  *profile.Set
-	logs bool // the frontend's logs are read
+	logs func() []string // the sorts of the frontend's logs that are read now, as sequence.Visible knows them; nil: none
 }
 
 // sequence is a profile's, of which only those stages are awaited that somebody here could report.
@@ -26,8 +26,8 @@ func (p profiles) sequence(f *profile.Profile) sequence.Sequence {
 	if f.Boot == profile.BootProvost {
 		sources = append(sources, "boot")
 	}
-	if p.logs {
-		sources = append(sources, "log")
+	if p.logs != nil {
+		sources = append(sources, p.logs()...)
 	}
 	if slices.ContainsFunc(f.Trust, func(s proto.Source) bool { return strings.HasPrefix(string(s), "compat:") }) {
 		sources = append(sources, "compat")

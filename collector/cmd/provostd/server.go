@@ -99,7 +99,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.site, err = openSite(s.set.Dirs.Config, s.set.Evidence.any()); err != nil {
+	if s.site, err = openSite(s.set.Dirs.Config, func() []string { return s.read.sorts() }); err != nil {
 		return configError{err}
 	}
 	keep, quota, err := s.set.Retention.parse()
@@ -117,7 +117,7 @@ func (s *Server) open(ctx context.Context) error {
 	tlsPort := port(s.tls)
 	s.reg, err = registry.Open(ctx, registry.Options{Store: s.store, Unknown: s.set.Unknown, Logs: s.logs, Profiles: s.site, Retention: keep, Signer: s.ca, JoinKey: joinKey,
 		Pin: s.ca.Pin, URLs: s.set.agentURLs(tlsPort), Version: versionText(), AnyAddress: !s.set.CheckAddress, Log: s.log,
-		Evidence: s.set.Evidence.registry()})
+		Evidence: s.set.Evidence.registry(func(src registry.SourceInfo, stage string) string { return s.read.shows(src, stage) })})
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ var defaults = map[string]any{
 	"listen": ":8440", "boot-listen": ":8480", "socket": "", "advertise": []string{}, "overlay": "", "unknown-nodes": registry.UnknownIgnore, "check-address": true,
 	"dirs::data": defaultData, "dirs::config": "/etc/provost", "dirs::images": "/srv/provost",
 	"retention::feed": "168h", "retention::installs": 10, "retention::log-quota": "20GiB",
-	"evidence::files": []logFile{}, "evidence::journald": false, "evidence::syslog::udp": "", "evidence::syslog::tcp": "", "evidence::dhcp-servers": []string{},
+	"evidence::files": []logFile{}, "evidence::journald": false, "evidence::syslog::udp": "", "evidence::syslog::tcp": "", "evidence::syslog::from": []string{}, "evidence::dhcp-servers": []string{},
 	"evidence::tftp-roots": []string{"/srv/tftp", "/var/lib/tftpboot", "/tftpboot", "/srv/tftpboot"},
 	"evidence::web-roots":  []string{"/var/www/html", "/srv/www/htdocs", "/usr/share/nginx/html", "/var/www", "/install"},
 }

@@ -22,8 +22,8 @@ import (
 // site is the profiles of the configuration directory as they were when they were last read.
 type site struct {
 	dir     string
-	logs    bool       // the frontend's logs are read
-	reading sync.Mutex // one reload at a time
+	logs    func() []string // see profiles
+	reading sync.Mutex      // one reload at a time
 	now     atomic.Pointer[reading]
 }
 
@@ -34,7 +34,7 @@ type reading struct {
 }
 
 // openSite reads what is right; what is wrong is left out and told.
-func openSite(dir string, logs bool) (*site, error) {
+func openSite(dir string, logs func() []string) (*site, error) {
 	set, err := profile.Load(dir)
 	if set == nil {
 		return nil, err

@@ -26,12 +26,16 @@ func dhcpKind(s string) (Kind, bool) {
 // because sets the kind of a DHCP line from the reason that stands behind it.
 func (f *Fact) because(reason string) {
 	f.Reason = strings.TrimRight(reason, ". ")
+	was := f.Kind
 	switch {
 	case strings.Contains(reason, "no free leases"), strings.Contains(reason, "no address available"), strings.Contains(reason, "no address configured"),
 		strings.Contains(reason, "holds all free leases"):
 		f.Kind, f.Stage = NoLeases, Offer
 	case f.Kind != Nak && (strings.Contains(reason, "wrong network") || strings.Contains(reason, "unknown network segment")):
 		f.Kind, f.Stage = WrongNetwork, Ack
+	}
+	if f.Kind != was && (was == Discover || was == Request) {
+		f.Message = was
 	}
 }
 
@@ -61,7 +65,8 @@ func isc(s string, f *Fact) Verdict {
 	}
 	f.dhcp(ProgISC, k)
 	prep, rest := cut(rest)
-	if k == Ack && prep == "to" { // the answer to a DHCPINFORM: no lease
+	fixed := word == "BOOTREPLY" && prep == "for" // to a host entry; "on" is a lease, and names the client as ever
+	if k == Ack && prep == "to" {                 // the answer to a DHCPINFORM: no lease
 		return Ignored
 	}
 	if prep == "on" || prep == "for" || prep == "of" {
@@ -85,7 +90,7 @@ func isc(s string, f *Fact) Verdict {
 	if prep != "from" && prep != "to" {
 		return Broken
 	}
-	if word == "BOOTREPLY" { // on ... to HOST (MAC) via IF
+	if fixed { // to HOST (MAC) via IF
 		host, after := cut(rest)
 		f.Host = host
 		if !strings.HasPrefix(after, "(") {
@@ -104,7 +109,7 @@ func isc(s string, f *Fact) Verdict {
 			f.MAC = m
 		case tok == "" || len(tok) > 3*64 || !hexDigit(tok[0]) && tok[0] != '"' && tok[0] != '<':
 			return Broken
-		case strings.Count(tok, ":") < 6 && tok[0] != '"' && tok[0] != '<': // a MAC that is cut
+		case strings.Count(tok, ":") < 6 && tok[0] != '"' && tok[0] != '<' && after == "": // a MAC that is cut
 			return Broken
 		default:
 			f.ClientID = strings.Trim(tok, `"`)
@@ -157,18 +162,24 @@ func iscChatter(s string) bool {
 	return false
 }
 
-// kea reads Kea's DHCPv4 server (src/bin/dhcp4/dhcp4_messages.mes): [SEVERITY [LOGGER] ]ID MESSAGE.
+// keaMessage reports whether what follows a severity is Kea's: its logger in brackets, or with a pattern without %c the
+// message's identifier.
+func keaMessage(s string) bool {
+	return strings.HasPrefix(s, "[kea-") || strings.HasPrefix(s, "DHCP4_") || strings.HasPrefix(s, "ALLOC_ENGINE_V4_")
+}
+
+// kea reads Kea's DHCPv4 server (src/bin/dhcp4/dhcp4_messages.mes): [SEVERITY [[LOGGER] ]]ID MESSAGE.
 func kea(s string, f *Fact) Verdict {
 	id, rest := cut(s)
 	if isSeverity(id) {
-		if !strings.HasPrefix(rest, "[") {
-			return Broken
+		if strings.HasPrefix(rest, "[") {
+			end := strings.IndexByte(rest, ']')
+			if end < 0 {
+				return Broken
+			}
+			rest = strings.TrimLeft(rest[end+1:], " ")
 		}
-		end := strings.IndexByte(rest, ']')
-		if end < 0 {
-			return Broken
-		}
-		id, rest = cut(strings.TrimLeft(rest[end+1:], " "))
+		id, rest = cut(rest)
 	}
 	kind, known := keaKind(id)
 	if !known {
@@ -218,6 +229,11 @@ func kea(s string, f *Fact) Verdict {
 			f.Stage = Offer
 		case WrongNetwork:
 			f.Stage = Ack
+		}
+		if _, after, has := strings.Cut(msg, ", type "); has && kind.Error() {
+			if k, ok := dhcpKind(after); ok && (k == Discover || k == Request) {
+				f.Message = k
+			}
 		}
 	}
 	return Known
@@ -341,7 +357,13 @@ func dnsmasq(s string, f *Fact) Verdict {
 	if f.MAC, ok = mac(tok); !ok {
 		switch {
 		case len(tok) > 17 && strings.Count(tok, ":") >= 6: // InfiniBand: type, dash, 20 bytes
+			if _, hw, has := strings.Cut(tok, "-"); has {
+				tok = hw
+			}
 			f.ClientID = tok
+		case tok == "<null>" && f.IP.IsValid(): // no hardware address in the packet: who has the address by other lines
+		case tok == "<null>":
+			return Ignored
 		default:
 			return Broken
 		}

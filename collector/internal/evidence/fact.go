@@ -109,7 +109,8 @@ type Fact struct {
 	UserAgent string
 	Reason    string // why, in the server's words
 
-	XID string // of a DHCP transaction; of a TFTP server the process id
+	XID     string // of a DHCP transaction; of a TFTP server the process id
+	Message Kind   // of an error of DHCP: the client's message that was answered with it, where the line says which
 
 	Asked    bool // the server wrote down the request only: an error may follow
 	Retracts bool // set by a Joiner: the fact with Asked for the same File and client was not granted

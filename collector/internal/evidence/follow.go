@@ -3,6 +3,7 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,11 +24,19 @@ const (
 	// SettleAfter is how long the end of a rotated file must stay where it is before it is closed: daemons go on
 	// writing to it until they are told to reopen, which logrotate does only after it has moved all logs of a set.
 	SettleAfter = 5 * time.Second
+	// LingerAfter is the same for the file that was rotated last: a child of a daemon that was told to end gracefully logs
+	// its last request when that is over.
+	LingerAfter = 10 * time.Minute
 )
 
-// maxTails bounds the files of one log that are open at a time. With more rotations than this within SettleAfter the
-// oldest is closed early.
-const maxTails = 16
+const (
+	// maxTails bounds the files of one log that are open at a time. With more rotations than this within SettleAfter the
+	// oldest is closed early.
+	maxTails = 16
+	// maxDone bounds the finished files of which a position knows how far they were read: what a late child writes to one
+	// makes it newer than the log itself.
+	maxDone = 4
+)
 
 // File follows one log file over its rotations.
 type File struct {
@@ -36,7 +45,7 @@ type File struct {
 	Back      int64          // the first line of them may be torn, and is passed over
 	Location  *time.Location // of stamps without an offset; nil is UTC
 
-	Poll, Settle time.Duration // 0: PollEvery, SettleAfter
+	Poll, Settle, Linger time.Duration // 0: PollEvery, SettleAfter, LingerAfter
 }
 
 // Name is the path.
@@ -45,13 +54,7 @@ func (s *File) Name() string { return s.Path }
 // Run follows the file. It waits for one that is not there, reads what is left of rotated ones (also compressed by now)
 // before the current one, and returns a *TruncatedError for one that is cut in place: after that its position is void.
 func (s *File) Run(ctx context.Context, position []byte, deliver Deliver) error {
-	fl := &follower{path: s.Path, poll: s.Poll, settle: s.Settle, in: newIntake(s.Path, s.Location), buf: make([]byte, 64<<10), deliver: deliver}
-	if fl.poll == 0 {
-		fl.poll = PollEvery
-	}
-	if fl.settle == 0 {
-		fl.settle = SettleAfter
-	}
+	fl := &follower{path: s.Path, poll: cmp.Or(s.Poll, PollEvery), settle: cmp.Or(s.Settle, SettleAfter), linger: cmp.Or(s.Linger, LingerAfter), in: newIntake(s.Path, s.Location), buf: make([]byte, 64<<10), deliver: deliver}
 	defer fl.close()
 	if err := fl.start(position, s.FromStart, s.Back); err != nil {
 		return err
@@ -71,17 +74,20 @@ func (s *File) Run(ctx context.Context, position []byte, deliver Deliver) error 
 }
 
 type follower struct {
-	path         string
-	poll, settle time.Duration
-	in           *intake
-	deliver      Deliver
-	buf          []byte
-	tails        []*tail // oldest first; the last is the current file, unless it has no name now
+	path    string
+	in      *intake
+	deliver Deliver
+	buf     []byte
+	tails   []*tail        // oldest first; the last is the current file, unless it has no name now
+	done    []FilePosition // of files that were finished, the latest last
+
+	poll, settle, linger time.Duration
 }
 
 // filesPosition is the form of a File's position.
 type filesPosition struct {
 	Files []FilePosition `json:"files"`
+	Done  []FilePosition `json:"done,omitempty"` // rotated files that nothing more is expected of
 }
 
 func (fl *follower) close() {
@@ -116,7 +122,7 @@ func (fl *follower) start(position []byte, fromStart bool, back int64) error {
 	if err := json.Unmarshal(position, &p); err != nil {
 		return fmt.Errorf("reading the position in %s: %w", fl.path, err)
 	}
-	return fl.resume(p.Files)
+	return fl.resume(p)
 }
 
 // step reads everything that is there now.
@@ -170,6 +176,10 @@ func (fl *follower) look() {
 // drain reads one file to its present end.
 func (fl *follower) drain(ctx context.Context, t *tail, now time.Time) error {
 	if err := t.cut(); err != nil {
+		if t.replaced { // shredded, after it was rotated: what it had was read
+			t.close()
+			return nil
+		}
 		return err
 	}
 	got := false
@@ -201,21 +211,41 @@ func (fl *follower) drain(ctx context.Context, t *tail, now time.Time) error {
 		return nil // stays open, and in the position, until there is another
 	}
 	early := len(fl.tails) > maxTails && t == fl.tails[0]
-	if t.packed || early || t.replaced && now.Sub(t.quiet) >= fl.settle {
+	wait := fl.settle
+	if n := len(fl.tails); n > 1 && t == fl.tails[n-2] { // one of them at most lingers
+		wait = max(fl.settle, fl.linger)
+	}
+	if t.packed || early || t.replaced && now.Sub(t.quiet) >= wait {
 		t.finish(fl.in)
+		fl.note(t.pos)
 	}
 	return nil
 }
 
-// hand delivers with the position of all files that are still open. A file that is done is left out: its last line is
-// in this batch.
+// note keeps how far a finished file was read. An empty one is like every other.
+func (fl *follower) note(pos FilePosition) {
+	if pos.Sample == 0 {
+		return
+	}
+	fl.done = append(fl.done, pos)
+	fl.done = slices.Clone(fl.done[max(0, len(fl.done)-maxDone):])
+}
+
+// hand delivers with the position of all files that are still open. One of which nothing more is expected need not be there
+// when it is read on.
 func (fl *follower) hand() error {
-	var p filesPosition
+	p := filesPosition{Done: fl.done}
+	now := time.Now()
 	for _, t := range fl.tails {
-		if !t.done {
-			if err := t.sample(); err != nil {
-				return err
-			}
+		if t.done {
+			continue
+		}
+		if err := t.sample(); err != nil {
+			return err
+		}
+		if t.replaced && now.Sub(t.quiet) >= fl.settle && len(t.rest) == 0 && t.pos.Sample > 0 {
+			p.Done = append(slices.Clone(p.Done), t.pos)
+		} else {
 			p.Files = append(p.Files, t.pos)
 		}
 	}
@@ -229,18 +259,20 @@ func (fl *follower) hand() error {
 	return fl.in.hand(position, fl.deliver)
 }
 
-// resume finds the files of a position again, under whatever names, and the ones that came after them.
-func (fl *follower) resume(want []FilePosition) error {
+// resume finds the files of a position again, under whatever names, and the ones that came after them. Of the finished ones it
+// reads what was written to them late.
+func (fl *follower) resume(p filesPosition) error {
 	siblings := fl.siblings()
 	newest := time.Time{} // last change of the latest file that is known again
 	used := map[string]bool{}
 	found := 0
-	for _, w := range want {
+	for i, w := range slices.Concat(p.Done, p.Files) {
 		for _, sib := range siblings {
 			if used[sib.path] {
 				continue
 			}
-			t, err := reopen(sib.path, w)
+			over := i < len(p.Done)
+			t, err := reopen(sib.path, w, !over)
 			if err != nil {
 				return err
 			}
@@ -248,9 +280,17 @@ func (fl *follower) resume(want []FilePosition) error {
 				continue
 			}
 			used[sib.path] = true
-			found++
+			if over && t.packed { // nobody writes to it any more
+				t.close()
+				fl.note(w)
+				break
+			}
 			t.replaced, t.quiet = sib.path != fl.path, time.Now()
 			fl.tails = append(fl.tails, t)
+			if over {
+				break
+			}
+			found++
 			if sib.changed.After(newest) {
 				newest = sib.changed
 			}
@@ -263,7 +303,7 @@ func (fl *follower) resume(want []FilePosition) error {
 		if used[sib.path] || sib.path != fl.path && (found == 0 || !sib.changed.After(newest)) {
 			continue
 		}
-		t, err := reopen(sib.path, FilePosition{})
+		t, err := reopen(sib.path, FilePosition{}, true)
 		if err != nil {
 			return err
 		}
@@ -273,7 +313,7 @@ func (fl *follower) resume(want []FilePosition) error {
 		}
 	}
 	fl.tails = append(fl.tails, later...)
-	if found < len(want) {
+	if found < len(p.Files) {
 		fl.in.trouble = &LostError{Path: fl.path}
 		return fl.hand() // before the next look at the file finds all well
 	}
@@ -322,8 +362,8 @@ func (fl *follower) siblings() []sibling {
 }
 
 // reopen opens a file if it is the one of a position, and goes there; nil without an error if it is not. The zero
-// position fits any file and is its start.
-func reopen(path string, w FilePosition) (*tail, error) {
+// position fits any file and is its start. Without read a packed file is only known again.
+func reopen(path string, w FilePosition, read bool) (*tail, error) {
 	t, err := openTail(path)
 	if err != nil {
 		return nil, nil // gone meanwhile, or not to be read: step reports it if it is the current one
@@ -342,7 +382,7 @@ func reopen(path string, w FilePosition) (*tail, error) {
 			t.close()
 			return nil, nil
 		}
-		if start {
+		if start || !read {
 			return t, nil
 		}
 		return t, t.forward(sample, w)

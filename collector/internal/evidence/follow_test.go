@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"provost/collector/internal/evidence"
+	"provost/collector/internal/evidence/evidencetest"
 )
 
 // ledger is a receiver that commits facts and position together, as a store does it.
@@ -29,6 +31,7 @@ type ledger struct {
 	seen     []string // the transaction number of each fact
 	counts   evidence.Counts
 	troubles []string
+	blind    bool        // the last batch had a trouble
 	refuse   func() bool // when a commit fails
 }
 
@@ -47,7 +50,7 @@ func (l *ledger) deliver(b evidence.Batch) error {
 	if b.Position != nil {
 		l.position = b.Position
 	}
-	if b.Trouble != nil {
+	if l.blind = b.Trouble != nil; l.blind {
 		l.troubles = append(l.troubles, b.Trouble.Error())
 	}
 	return nil
@@ -59,16 +62,37 @@ func (l *ledger) len() int {
 	return len(l.seen)
 }
 
-// await waits at most ten seconds until so many facts are in, and a little longer for ones too many.
+// patience is how long a test waits for what must come.
+const patience = 60 * time.Second
+
+// eventually waits until something holds.
+func (l *ledger) eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		l.mu.Lock()
+		ok := holds()
+		l.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("waiting for %s: %d facts, troubles %q", what, l.len(), l.troubles)
+		}
+	}
+}
+
+// await waits until so many facts are in. Whether there are too many is seen after the source was stopped, by once.
 func (l *ledger) await(t *testing.T, n int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); l.len() < n && time.Now().Before(end); {
-		time.Sleep(2 * time.Millisecond)
-	}
-	time.Sleep(20 * time.Millisecond)
-	if got := l.len(); got != n {
-		t.Fatalf("%d facts, want %d; troubles %q", got, n, l.troubles)
-	}
+	l.eventually(t, fmt.Sprintf("%d facts", n), func() bool { return len(l.seen) >= n })
+}
+
+// awaitTrouble waits until a trouble was told that has a text.
+func (l *ledger) awaitTrouble(t *testing.T, text string) {
+	t.Helper()
+	l.eventually(t, text, func() bool {
+		return slices.ContainsFunc(l.troubles, func(s string) bool { return strings.Contains(s, text) })
+	})
 }
 
 // once says what is wrong if the facts are not 0 to n-1, each once. Two files of one log may be read side by side.
@@ -139,91 +163,115 @@ func file(path string) *evidence.File {
 	return &evidence.File{Path: path, FromStart: true, Poll: 5 * time.Millisecond, Settle: time.Second}
 }
 
-// TestRotationUnderLoad writes 5,000 lines a second over three rotations, each with the old file written to for another
-// 200 ms, while the follower is restarted from the committed position and a part of the commits fails.
+// TestRotationUnderLoad writes 5,000 lines a second over rotations, each with the old file written to for another 200 ms, while
+// the follower is restarted from the committed position every 90 ms and a part of the commits fails.
 func TestRotationUnderLoad(t *testing.T) {
+	const n = 7000
 	path := filepath.Join(t.TempDir(), "messages")
-	open := func() *os.File {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
 	l := &ledger{}
 	tries := 0
 	l.refuse = func() bool { tries++; return tries%7 == 3 }
-	stop := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { // the collector: killed every 90 ms, and started again
+	go func() {
 		defer close(done)
-		for last := false; !last; {
-			select {
-			case <-stop:
-				last = true
-			default:
-			}
-			d := 90 * time.Millisecond
-			if last {
-				d = 1500 * time.Millisecond
-				l.mu.Lock()
-				l.refuse = nil
-				l.mu.Unlock()
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), d)
-			if err := file(path).Run(ctx, l.position, l.deliver); err != nil && !errors.Is(err, errCommit) {
+		for ctx.Err() == nil {
+			run, stop := context.WithTimeout(ctx, 90*time.Millisecond)
+			if err := file(path).Run(run, l.position, l.deliver); err != nil && !errors.Is(err, errCommit) {
 				t.Error(err)
-				last = true
 			}
-			cancel()
+			stop()
 		}
 	}()
-	const perTick, tick = 25, 5 * time.Millisecond // 5,000 a second
-	f := open()
-	var old *os.File
-	n, ticks := 0, 0
-	pace := time.NewTicker(tick)
-	defer pace.Stop()
-	for ; ticks < 280; ticks++ {
-		<-pace.C
-		switch ticks % 80 {
-		case 40:
-			for k := 3; k > 0; k-- {
-				os.Rename(fmt.Sprintf("%s.%d", path, k), fmt.Sprintf("%s.%d", path, k+1))
-			}
-			rename(t, path, path+".1")
-			old = f
-			f = open()
-		case 0: // 40 ticks, 200 ms, later
-			if old != nil {
-				old.Close()
-				old = nil
-			}
-		}
-		w := f
-		for i := range perTick {
-			if old != nil && i%2 == 0 {
-				w = old
-			} else {
-				w = f
-			}
-			if _, err := w.WriteString(row(n)); err != nil {
-				t.Fatal(err)
-			}
-			n++
-		}
-	}
-	close(stop)
+	evidencetest.Rotate(t, path, n, row)
+	cancel()
 	<-done
-	f.Close()
-	if old != nil {
-		old.Close()
+	l.refuse = nil
+	stop := start(file(path), l)
+	l.await(t, n)
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 	if err := l.once(n); err != nil {
 		t.Error(err)
 	}
-	if l.counts.Lines != int64(n) || l.counts.Known != int64(n) {
+	if l.counts.Lines != n || l.counts.Known != n {
 		t.Errorf("counts %+v of %d lines", l.counts, n)
+	}
+}
+
+// TestLateChild rotates a log and lets a child of the daemon write to the old one long after, so that it is newer than the new
+// one: while the follower holds it, while nobody reads, after the follower gave it up, and when it is compressed at last. Every
+// line comes once.
+func TestLateChild(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "messages")
+	old := path + ".1"
+	l := &ledger{}
+	source := func() *evidence.File {
+		f := file(path)
+		f.Settle, f.Linger = 20*time.Millisecond, 40*time.Millisecond
+		return f
+	}
+	n := 0
+	say := func(to string) {
+		t.Helper()
+		write(t, to, row(n))
+		n++
+	}
+	halt := func(stop func() error) {
+		t.Helper()
+		l.await(t, n)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.once(n); err != nil {
+			t.Fatal(err)
+		}
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(path, long, long); err != nil { // the new one is quiet
+			t.Fatal(err)
+		}
+	}
+	for range 50 {
+		say(path)
+	}
+	stop := start(source(), l)
+	l.await(t, n)
+	rename(t, path, old)
+	say(path)
+	l.await(t, n)
+	say(old)
+	halt(stop)
+	say(old)
+	stop = start(source(), l)
+	l.await(t, n)
+	for range 20 { // longer than it lingers; were it still held, that must do as well
+		time.Sleep(10 * time.Millisecond)
+		say(path)
+		l.await(t, n)
+	}
+	halt(stop)
+	if !strings.Contains(string(l.position), `"done":[{`) {
+		t.Errorf("position %s knows nothing of the rotated file", l.position)
+	}
+	halt(start(source(), l))
+	say(old)
+	halt(start(source(), l))
+	b, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	w.Write(b)
+	w.Close()
+	write(t, old+".gz", packed.String()) // newer than all
+	os.Remove(old)
+	say(path)
+	halt(start(source(), l))
+	halt(start(source(), l))
+	if len(l.troubles) > 0 {
+		t.Errorf("troubles %q", l.troubles)
 	}
 }
 
@@ -339,7 +387,7 @@ func TestCopyTruncate(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "messages")
 			l := &ledger{}
 			write(t, path, rows(0, 100))
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			end := make(chan error, 1)
 			go func() { end <- file(path).Run(ctx, nil, l.deliver) }()
@@ -369,7 +417,7 @@ func TestFollowLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages")
 	l := &ledger{}
 	stop := start(file(path), l) // not there yet
-	time.Sleep(30 * time.Millisecond)
+	l.awaitTrouble(t, "no such file")
 	half := row(0)
 	write(t, path, half[:20])
 	time.Sleep(30 * time.Millisecond)
@@ -391,34 +439,39 @@ func TestFollowLines(t *testing.T) {
 	if got := l.counts; got.Broken < 1 || got.Broken > 2 || got.Known != 2 || got.Unknown != 0 {
 		t.Errorf("counts %+v, want two known and the long line broken", got)
 	}
-	if len(l.troubles) == 0 || !strings.Contains(l.troubles[0], "no such file") {
-		t.Errorf("troubles %q, want that the file was not there", l.troubles)
-	}
 	if err := l.once(2); err != nil {
 		t.Error(err)
 	}
 
 	dir := &ledger{}
 	stop = start(file(filepath.Dir(path)), dir)
-	time.Sleep(30 * time.Millisecond)
+	dir.awaitTrouble(t, "no regular file")
 	stop()
 	if len(dir.troubles) != 1 || !strings.Contains(dir.troubles[0], "no regular file") {
 		t.Errorf("following a directory: troubles %q, want one", dir.troubles)
 	}
 }
 
+// TestFromEnd: what was there before is passed over, and nothing of what comes once the follower has begun.
 func TestFromEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "messages")
-	write(t, path, rows(5, 9))
+	write(t, path, rows(5000, 5004))
 	l := &ledger{}
 	s := file(path)
 	s.FromStart = false
 	stop := start(s, l)
-	time.Sleep(40 * time.Millisecond)
-	write(t, path, rows(0, 2))
-	l.await(t, 2)
+	n := 0
+	l.eventually(t, "a line", func() bool { // the first ones may come before it has begun
+		write(t, path, row(n))
+		n++
+		return len(l.seen) > 0
+	})
+	l.eventually(t, "the last line", func() bool { return l.seen[len(l.seen)-1] == strconv.Itoa(n-1) })
 	stop()
-	if err := l.once(2); err != nil {
-		t.Error(err)
+	first := n - len(l.seen)
+	for i, s := range l.seen {
+		if s != strconv.Itoa(first+i) {
+			t.Fatalf("facts %q of lines 0 to %d, want the last ones", l.seen, n-1)
+		}
 	}
 }

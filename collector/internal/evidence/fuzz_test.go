@@ -89,7 +89,7 @@ func FuzzPrograms(f *testing.F) {
 	for i, m := range messages {
 		f.Add(byte(i), m.text)
 	}
-	tags := []string{"dhcpd", "kea-dhcp4", "dnsmasq-dhcp", "dnsmasq-tftp", "in.tftpd", "atftpd", "httpd", "nginx", "preseed"}
+	tags := []string{"dhcpd", "kea-dhcp4", "dnsmasq-dhcp", "dnsmasq-tftp", "in.tftpd", "atftpd", "httpd", "nginx", "preseed", "dnsmasq"}
 	f.Fuzz(func(t *testing.T, which byte, text string) {
 		check(t, []byte("Nov 20 17:46:51 front "+tags[int(which)%len(tags)]+"[1]: "+text))
 	})
@@ -134,11 +134,18 @@ func TestLinear(t *testing.T) {
 				return best
 			}
 			// Four times the length: four times the time if it is linear, sixteen times if it is quadratic. What takes
-			// no 5 ms cannot be told apart, and does not matter.
-			if long := took(evidence.MaxLine); long > 5*time.Millisecond {
-				if short := took(evidence.MaxLine / 4); long > 10*short {
-					t.Errorf("%.40q and many %q: %v, but %v for a quarter of it", head, unit, long, short)
+			// no 5 ms cannot be told apart, and does not matter. A machine that does other things is asked again.
+			var long, short time.Duration
+			linear := false
+			for try := 0; try < 10 && !linear; try++ {
+				long = took(evidence.MaxLine)
+				if linear = long <= 5*time.Millisecond; !linear {
+					short = took(evidence.MaxLine / 4)
+					linear = long <= 10*short
 				}
+			}
+			if !linear {
+				t.Errorf("%.40q and many %q: %v, but %v for a quarter of it", head, unit, long, short)
 			}
 		}
 	}

@@ -10,9 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -23,15 +26,15 @@ type Journald struct {
 	Back      time.Duration
 }
 
-// journalTags are the SYSLOG_IDENTIFIERs that program knows.
-var journalTags = [...]string{"dhcpd", "isc-dhcp-server", "kea-dhcp4", "dnsmasq-dhcp", "dnsmasq-tftp", "in.tftpd", "tftpd", "atftpd", "in.atftpd", "httpd", "apache2", "nginx", "preseed"}
-
 // The waits between two starts of journalctl: 1 s, doubled up to 30 s, each shortened by up to half at random; from
 // 1 s again after it has run for a minute. It is tried for ever, since the journal comes back.
 const (
 	restartFirst = time.Second
 	restartMost  = 30 * time.Second
 	restartGood  = time.Minute
+	// journalQuiet is how long journalctl must run until it counts as reading, whether or not there is anything to read: it
+	// ends within milliseconds if it cannot.
+	journalQuiet = 2 * time.Second
 )
 
 // Name is "journald".
@@ -85,7 +88,7 @@ func (s *Journald) args(cursor string) []string {
 	default:
 		args = append(args, "--lines=0")
 	}
-	for _, t := range journalTags {
+	for _, t := range slices.Sorted(maps.Keys(tags)) {
 		args = append(args, "--identifier="+t)
 	}
 	return args
@@ -113,9 +116,22 @@ func (s *Journald) once(ctx context.Context, r *journalReader) error {
 	if err != nil {
 		return fmt.Errorf("starting journalctl: %w", err)
 	}
+	said := make(chan struct{})
+	quiet := time.AfterFunc(journalQuiet, func() {
+		defer close(said)
+		if r.reads() != nil {
+			stop() // Run gives the error
+		}
+	})
 	err = r.read(out)
+	if !quiet.Stop() {
+		<-said // its deliver bounds that
+	}
 	stop()
 	werr := cmd.Wait()
+	if r.refused != nil {
+		return &deliverError{r.refused}
+	}
 	var ended *deliverError
 	if errors.As(err, &ended) {
 		return err
@@ -127,9 +143,21 @@ func (s *Journald) once(ctx context.Context, r *journalReader) error {
 }
 
 type journalReader struct {
+	mu      sync.Mutex // guards what follows while journalctl runs
 	in      *intake
 	deliver Deliver
 	cursor  string // of the last entry that was taken in
+	refused error  // of deliver, when the end of a trouble was to be told
+}
+
+// reads tells that journalctl can read, after a trouble.
+func (r *journalReader) reads() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.in.trouble = nil; r.in.due(time.Now()) {
+		r.refused = r.in.hand(r.position(), r.deliver)
+	}
+	return r.refused
 }
 
 func (r *journalReader) position() []byte {
@@ -147,7 +175,9 @@ func (r *journalReader) read(out io.Reader) error {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull): // an entry that is longer than any line that counts
 			if !skip {
+				r.mu.Lock()
 				r.in.count(Broken, len(line))
+				r.mu.Unlock()
 			}
 			skip = true
 			continue
@@ -158,18 +188,26 @@ func (r *journalReader) read(out io.Reader) error {
 			skip = false
 			continue
 		}
-		r.in.trouble = nil
-		r.in.line(line, netip.Addr{})
-		if c := journalCursor(line); c != "" {
-			r.cursor = c
-		}
 		ahead, _ := b.Peek(b.Buffered())
-		if r.in.full() || bytes.IndexByte(ahead, '\n') < 0 {
-			if err := r.in.hand(r.position(), r.deliver); err != nil {
-				return &deliverError{err}
-			}
+		if err := r.take(line, bytes.IndexByte(ahead, '\n') < 0); err != nil {
+			return &deliverError{err}
 		}
 	}
+}
+
+// take takes one entry in; last says that no other one has come yet.
+func (r *journalReader) take(line []byte, last bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.in.trouble = nil
+	r.in.line(line, netip.Addr{})
+	if c := journalCursor(line); c != "" {
+		r.cursor = c
+	}
+	if r.in.full() || last {
+		return r.in.hand(r.position(), r.deliver)
+	}
+	return nil
 }
 
 func journalCursor(line []byte) string {

@@ -97,8 +97,12 @@ func (p *Parser) line(s string, f *Fact) Verdict {
 				return p.apacheError(strings.TrimLeft(s[end+1:], " "), f)
 			}
 		}
-	case 'A' <= c && c <= 'S':
-		if t, rest, ok := p.traditional(s); ok {
+	case 'A' <= c && c <= 'W':
+		t, rest, ok := p.traditional(s)
+		if !ok {
+			t, rest, ok = p.full(s)
+		}
+		if ok {
 			f.Time = t
 			return p.header(rest, f)
 		}
@@ -148,7 +152,7 @@ func (p *Parser) header(s string, f *Fact) Verdict {
 		if tok == "" || !found && tok[len(tok)-1] != ':' {
 			return Unknown
 		}
-		if isSeverity(tok) && strings.HasPrefix(strings.TrimLeft(rest, " "), "[kea-") {
+		if isSeverity(tok) && keaMessage(strings.TrimLeft(rest, " ")) {
 			return kea(s, f)
 		}
 		if tok[len(tok)-1] == ':' {
@@ -238,33 +242,78 @@ func splitTag(s string) (tag, pid string) {
 	return s, pid
 }
 
+// tags are the names under which programs log, and whose words those are. The journal is asked for the same.
+var tags = map[string]string{
+	"dhcpd": ProgISC, "isc-dhcpd": ProgISC, "isc-dhcp-server": ProgISC, "dhcpd4": ProgISC,
+	"kea-dhcp4": ProgKea, "kea-dhcp4-server": ProgKea, "kea": ProgKea,
+	"dnsmasq-dhcp": ProgDnsmasq, "dnsmasq-tftp": ProgDnsmasqTFT, "dnsmasq": progDnsmasqAny,
+	"in.tftpd": ProgTFTPDHPA, "tftpd": ProgTFTPDHPA, "tftpd-hpa": ProgTFTPDHPA, "tftp": ProgTFTPDHPA, "tftp-hpa": ProgTFTPDHPA,
+	"atftpd": ProgATFTPD, "in.atftpd": ProgATFTPD,
+	"httpd": ProgWeb, "apache2": ProgWeb, "apache": ProgWeb, "nginx": ProgWeb, "lighttpd": ProgWeb, "caddy": ProgWeb,
+	"preseed": ProgInstaller,
+}
+
+// progDnsmasqAny is dnsmasq on its standard error, where each message names the part of it that speaks.
+const progDnsmasqAny = "dnsmasq"
+
 // program hands a message to the parser of the program that wrote it.
 func (p *Parser) program(tag, pid, msg string, f *Fact) Verdict {
-	switch tag {
-	case "dhcpd", "isc-dhcpd", "isc-dhcp-server", "dhcpd4":
+	prog := tags[tag]
+	if prog == progDnsmasqAny {
+		prog, msg = p.dnsmasqAny(msg, f)
+	}
+	switch prog {
+	case ProgISC:
 		f.Program = ProgISC
 		return isc(msg, f)
-	case "kea-dhcp4", "kea-dhcp4-server", "kea":
+	case ProgKea:
 		f.Program = ProgKea
-		return kea(msg, f)
-	case "dnsmasq-dhcp":
+		return kea(p.ownStamp(msg, f), f)
+	case ProgDnsmasq:
 		f.Program = ProgDnsmasq
 		return dnsmasq(msg, f)
-	case "dnsmasq-tftp":
+	case ProgDnsmasqTFT:
 		f.Program = ProgDnsmasqTFT
 		return dnsmasqTFTP(msg, f)
-	case "in.tftpd", "tftpd", "tftpd-hpa", "tftp", "tftp-hpa":
+	case ProgTFTPDHPA:
 		f.Program, f.XID = ProgTFTPDHPA, pid
 		return tftpdHPA(msg, f)
-	case "atftpd", "in.atftpd":
+	case ProgATFTPD:
 		f.XID = pid
 		return atftpd(msg, f)
-	case "httpd", "apache2", "apache", "nginx", "lighttpd", "caddy":
+	case ProgWeb:
 		return p.web(msg, f)
-	case "preseed":
+	case ProgInstaller:
 		return preseed(msg, f)
 	}
 	return Ignored
+}
+
+// ownStamp steps over a stamp that a program wrote itself, into what syslog or the journal stamped as well. It counts only
+// where there is no other.
+func (p *Parser) ownStamp(msg string, f *Fact) string {
+	t, rest, ok := p.iso(msg)
+	if !ok {
+		t, rest, ok = p.traditional(msg)
+	}
+	if !ok {
+		return msg
+	}
+	if f.Time.IsZero() {
+		f.Time = t
+	}
+	return strings.TrimLeft(rest, " ")
+}
+
+// dnsmasqAny reads "[STAMP ]dnsmasq-dhcp[PID]: MESSAGE", as dnsmasq writes to its standard error (--log-facility=-).
+func (p *Parser) dnsmasqAny(msg string, f *Fact) (prog, rest string) {
+	tok, rest := cut(p.ownStamp(msg, f))
+	if n := len(tok); n > 1 && tok[n-1] == ':' {
+		if tag, _ := splitTag(tok[:n-1]); tags[tag] != progDnsmasqAny && strings.HasPrefix(tag, "dnsmasq-") {
+			return tags[tag], rest
+		}
+	}
+	return "", msg
 }
 
 // web reads a message that a web server sent through syslog: an access line, or an error of either kind.
@@ -303,14 +352,14 @@ func (p *Parser) bare(s string, f *Fact) Verdict {
 		}
 	}
 	switch {
-	case strings.HasPrefix(s, "DHCP4_"), isSeverity(tok) && strings.Contains(rest, "[kea-"):
+	case strings.HasPrefix(s, "DHCP4_"), isSeverity(tok) && keaMessage(strings.TrimLeft(rest, " ")):
 		return kea(s, f)
 	case strings.HasPrefix(s, "DHCP") || strings.HasPrefix(s, "BOOT"):
 		if i := strings.IndexByte(tok, '('); i > 0 {
 			return dnsmasq(s, f)
 		}
 		return isc(s, f)
-	case strings.HasPrefix(s, "RRQ from "), strings.HasPrefix(s, "sending NAK ("):
+	case strings.HasPrefix(s, "RRQ from "), strings.HasPrefix(s, "sending NAK ("), hpaClient(s):
 		return tftpdHPA(s, f)
 	case strings.HasPrefix(s, "Serving ") && strings.Contains(s, " to "):
 		return atftpd(s, f)

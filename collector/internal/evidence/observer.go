@@ -20,6 +20,7 @@ type Observation struct {
 	Stage  Kind      // reached; with a Problem the one that was missed, empty if it is unknown
 	Detail string    // the address, or the file
 	Loader bool      // firmware or a boot loader fetched a boot loader, its script or a kernel
+	Asked  bool      // the server wrote down that it was asked, and nothing of what became of it
 
 	// Problem is empty if all went well, else what kind of thing went wrong; Fact then has the particulars for Sentence.
 	Problem Kind
@@ -69,6 +70,19 @@ func TopicOf(key string) string {
 	return ""
 }
 
+// OnlyAsked says of a file that was only asked for what that means, if nothing came after it. where is what Look found of the
+// file, or empty.
+func (o *Observation) OnlyAsked(where string) string {
+	if Optional(o.Detail) { // one of many names that a loader tries
+		return "a configuration was only asked for (" + o.Detail + " was the first): nobody logged that one was sent"
+	}
+	text := o.Detail + " was only asked for: nobody logged that it was sent"
+	if where != "" {
+		text += ": " + where
+	}
+	return text
+}
+
 // The waits of an Observer.
 const (
 	// settleAfter is how long a request that a server only wrote down is held back for the error that may follow, and an
@@ -81,10 +95,21 @@ const (
 
 // The bounds of an Observer. Beyond them the oldest request counts as granted, the oldest claim as answered.
 const (
-	maxHeld   = 256
+	maxHeld   = 8192 // thousands of nodes that are started together, in settleAfter
 	maxClaims = 1024
 	maxOurs   = 64
+	maxSizes  = 4096
+	// maxSized is the longest path whose size is kept, in bytes: none of a boot's files has such a one.
+	maxSized = 1024
 )
+
+// fileSize is how large a file is, as far as transfers tell.
+type fileSize struct {
+	whole int64 // the largest transfer
+	short int64 // the last one that was smaller, when it was and whose
+	at    time.Time
+	by    netip.Addr
+}
 
 // held is a fact that another line may still take back.
 type held struct {
@@ -114,15 +139,25 @@ type memory struct {
 // facts, so that a restart in between neither loses nor doubles any. It is not safe for several goroutines.
 type Observer struct {
 	mapper *Mapper
-	ours   []netip.Addr // DHCP servers that are known to be ours
+	o      ObserverOptions
+	sizes  *bounded[string, fileSize] // by sender and path; not saved: after a restart the first transfer of a file counts as whole
 	m      memory
 	last   memory // at the last Keep
 }
 
-// NewObserver makes an Observer. ours are the DHCP servers that are known to be legitimate; others are learnt from what
-// the logs show them to grant. saved is what Save gave, or nil.
-func NewObserver(mapper *Mapper, ours []netip.Addr, saved []byte) (*Observer, error) {
-	o := &Observer{mapper: mapper, ours: ours}
+// ObserverOptions are what an Observer knows of its site.
+type ObserverOptions struct {
+	// Ours are the DHCP servers that are known to be legitimate; others are learnt from what the logs show them to grant.
+	Ours []netip.Addr
+	// Self is this machine's name: lines with it in their header are no node's, also if a node is called so.
+	Self string
+	// Listed are the senders of syslog that may speak of others, whoever they are.
+	Listed []netip.Prefix
+}
+
+// NewObserver makes an Observer. saved is what Save gave, or nil.
+func NewObserver(mapper *Mapper, options ObserverOptions, saved []byte) (*Observer, error) {
+	o := &Observer{mapper: mapper, o: options, sizes: newBounded[string, fileSize](maxSizes)}
 	if saved != nil {
 		if err := json.Unmarshal(saved, &o.m); err != nil {
 			return nil, fmt.Errorf("reading what evidence was held back: %w", err)
@@ -167,27 +202,56 @@ func SourceOf(f *Fact, from string) string {
 	return f.Program
 }
 
-// Add takes one fact of a source, in the order of its log, and gives what can be said by now. What a node itself sends over
-// the network is taken of itself alone, and of its installer.
-func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
+// writer says which node wrote a line, so that it is taken of that one alone. nobody: several nodes may have written it.
+func (o *Observer) writer(f *Fact, now time.Time) (node string, nobody bool) {
 	if f.From.IsValid() {
-		if node := o.mapper.NodeAt(f.From, now); node != "" {
-			if f.Program != ProgInstaller {
-				return nil
-			}
-			b := Observation{Who: Who{Name: node, IP: f.From}, Time: f.Time, Source: f.Program, Stage: f.Kind, Detail: f.File}
-			return []Observation{b}
+		if Within(o.o.Listed, f.From) {
+			return "", false
 		}
-		if f.Program == ProgInstaller {
-			return nil
-		}
+		return o.mapper.NodeAt(f.From, now), o.mapper.Shared(f.From, now)
 	}
+	if a, ok := addr(f.Sender); ok {
+		return o.mapper.NodeAt(a, now), o.mapper.Shared(a, now)
+	}
+	if short(f.Sender) == short(o.o.Self) {
+		return "", false
+	}
+	return o.mapper.NodeOf(f.Sender), false
+}
+
+func short(host string) string {
+	host, _, _ = strings.Cut(host, ".")
+	return strings.ToLower(host)
+}
+
+// Within reports whether an address is in one of a list of prefixes.
+func Within(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Add takes one fact of a source, in the order of its log, and gives what can be said by now. What a node itself wrote, by its
+// address or by the name in the line's header, is taken of itself alone and of its installer; and as of now if it has just come
+// over the network, since its clock may be any.
+func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
+	node, nobody := o.writer(&f, now)
+	switch {
+	case nobody:
+		return nil
+	case node != "" && f.Program == ProgInstaller:
+		if f.From.IsValid() {
+			f.Time = now
+		}
+		return []Observation{{Who: Who{Name: node, IP: f.From}, Time: f.Time, Source: f.Program, Stage: f.Kind, Detail: f.File}}
+	case node != "", f.Program == ProgInstaller && f.From.IsValid() && !Within(o.o.Listed, f.From):
+		return nil
+	}
+	o.whole(&f)
 	who := o.mapper.Map(&f)
 	h := held{f, who, SourceOf(&f, from), now}
 	if f.dhcpLine() {
 		return append(o.claims(&h), o.observe(&h)...)
 	}
-	if f.Kind.Error() {
+	if f.Kind.Error() || f.Program == ProgTFTPDHPA && !f.Asked {
 		o.settle(&h)
 	}
 	f = h.Fact
@@ -196,12 +260,34 @@ func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
 		if len(o.m.Held) <= maxHeld {
 			return nil
 		}
-		h, o.m.Held = o.m.Held[0], slices.Delete(o.m.Held, 0, 1)
+		h, o.m.Held = o.m.Held[0], o.m.Held[1:]
 	}
 	return o.observe(&h)
 }
 
-// settle looks for the line that an error belongs to, takes that back, and lets each tell the other what it knows.
+// whole compares the size of a transfer that a web server calls good with the largest that there was: clients that break off
+// are logged with the same status. A file that was replaced by a smaller one is known by two transfers of the same size.
+func (o *Observer) whole(f *Fact) {
+	if f.Program != ProgWeb || f.Status == 206 || f.Bytes <= 0 || f.Kind != Kernel && f.Kind != Initrd && f.Kind != Image || len(f.File) > maxSized {
+		return
+	}
+	key := f.Sender + " " + f.File
+	s, _ := o.sizes.get(key)
+	switch {
+	case f.Bytes > s.whole, f.Bytes == s.short && (f.IP != s.by || !f.Time.Equal(s.at)): // the same line may come again
+		o.sizes.put(key, fileSize{whole: f.Bytes})
+	case cutOff(f.Bytes, s.whole):
+		o.sizes.put(key, fileSize{s.whole, f.Bytes, f.Time, f.IP})
+		f.Kind, f.Reason = Aborted, fmt.Sprintf("only %d of %d bytes were sent", f.Bytes, s.whole)
+	}
+}
+
+// cutOff reports whether a transfer was less than the whole. Servers that write down the size of what they sent count headers,
+// too, so a hundredth may be missing.
+func cutOff(sent, whole int64) bool { return whole >= bigFile && sent < whole-whole/100 }
+
+// settle looks for the line that an error, or the end of a transfer, belongs to, takes that back, and lets each tell the other
+// what it knows.
 func (o *Observer) settle(h *held) {
 	f := &h.Fact
 	for i := len(o.m.Held) - 1; i >= 0; i-- {
@@ -250,7 +336,7 @@ func (o *Observer) Waits() bool { return len(o.m.Held) > 0 || len(o.m.Claims) > 
 
 // Mine reports whether a DHCP server is known to be ours.
 func (o *Observer) Mine(server netip.Addr) bool {
-	return slices.Contains(o.ours, server) || slices.Contains(o.m.Ours, server)
+	return slices.Contains(o.o.Ours, server) || slices.Contains(o.m.Ours, server)
 }
 
 // claims follows which server's offers clients take. A server that then grants what was asked of it is ours; one that is
@@ -326,6 +412,9 @@ func (o *Observer) observe(h *held) []Observation {
 	}
 	switch {
 	case f.Kind.Stage():
+		if b.Asked = f.Asked; f.Asked {
+			b.Fact = *f // for Look
+		}
 		b.Loader = (f.Kind == BootLoader || f.Kind == BootScript || f.Kind == Kernel) && (f.Program != ProgWeb || loader(f.UserAgent))
 		return []Observation{b}
 	case !f.Kind.Error() || f.Kind == NotFound && Optional(f.File):
@@ -333,8 +422,10 @@ func (o *Observer) observe(h *held) []Observation {
 	}
 	p := b
 	p.Stage, p.Problem, p.Fact = f.Stage, f.Kind, *f
-	if f.Kind == NoLeases || f.Kind == WrongNetwork { // the line stands in the place of the one that names the request
+	if b.Stage = f.Message; b.Stage == "" && f.Kind == NoLeases { // a request for what was offered is refused in other words
 		b.Stage = Discover
+	}
+	if b.Stage != "" { // the line stands in the place of the one that names the message
 		return []Observation{b, p}
 	}
 	return []Observation{p}

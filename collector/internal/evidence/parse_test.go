@@ -33,14 +33,14 @@ var messages = []struct {
 	{"dhcpd[1]", "DHCPDISCOVER from " + m1 + " via br0", evidence.Fact{Program: "dhcpd", Kind: evidence.Discover, MAC: m1, Interface: "br0"}},
 	{"dhcpd[1]", "DHCPDISCOVER from 52:54:00:77:00:AB (node01) via 10.1.0.1", evidence.Fact{Program: "dhcpd", Kind: evidence.Discover, MAC: "52:54:00:77:00:ab", Host: "node01", Interface: "10.1.0.1"}},
 	{"dhcpd[1]", "DHCPDISCOVER from " + m1 + " via br0: network 10.77.0.0/24: no free leases",
-		evidence.Fact{Program: "dhcpd", Kind: evidence.NoLeases, Stage: evidence.Offer, MAC: m1, Interface: "br0", Reason: "network 10.77.0.0/24: no free leases"}},
+		evidence.Fact{Program: "dhcpd", Kind: evidence.NoLeases, Stage: evidence.Offer, MAC: m1, Interface: "br0", Reason: "network 10.77.0.0/24: no free leases", Message: evidence.Discover}},
 	{"dhcpd[1]", "DHCPDISCOVER from " + m1 + " via br0: unknown network segment",
-		evidence.Fact{Program: "dhcpd", Kind: evidence.WrongNetwork, Stage: evidence.Ack, MAC: m1, Interface: "br0", Reason: "unknown network segment"}},
+		evidence.Fact{Program: "dhcpd", Kind: evidence.WrongNetwork, Stage: evidence.Ack, MAC: m1, Interface: "br0", Reason: "unknown network segment", Message: evidence.Discover}},
 	{"dhcpd[1]", "DHCPOFFER on 10.77.0.11 to " + m1 + " (node01) via br0", evidence.Fact{Program: "dhcpd", Kind: evidence.Offer, MAC: m1, IP: ip("10.77.0.11"), Host: "node01", Interface: "br0"}},
 	{"dhcpd[1]", "DHCPREQUEST for 10.77.0.11 (10.77.0.1) from " + m1 + " (node01) via br0",
 		evidence.Fact{Program: "dhcpd", Kind: evidence.Request, MAC: m1, IP: ip("10.77.0.11"), Server: ip("10.77.0.1"), Host: "node01", Interface: "br0"}},
 	{"dhcpd[1]", "DHCPREQUEST for 192.168.99.5 from " + m1 + " via br0: wrong network.",
-		evidence.Fact{Program: "dhcpd", Kind: evidence.WrongNetwork, Stage: evidence.Ack, MAC: m1, IP: ip("192.168.99.5"), Interface: "br0", Reason: "wrong network"}},
+		evidence.Fact{Program: "dhcpd", Kind: evidence.WrongNetwork, Stage: evidence.Ack, MAC: m1, IP: ip("192.168.99.5"), Interface: "br0", Reason: "wrong network", Message: evidence.Request}},
 	{"dhcpd[1]", "DHCPREQUEST for 10.78.0.250 from " + m1 + " via vs: unknown lease 10.78.0.250.",
 		evidence.Fact{Program: "dhcpd", Kind: evidence.Request, MAC: m1, IP: ip("10.78.0.250"), Interface: "vs", Reason: "unknown lease 10.78.0.250"}},
 	{"dhcpd[1]", "DHCPACK on 10.77.0.11 to " + m1 + " via br0", evidence.Fact{Program: "dhcpd", Kind: evidence.Ack, MAC: m1, IP: ip("10.77.0.11"), Interface: "br0"}},
@@ -54,10 +54,18 @@ var messages = []struct {
 	{"dhcpd[1]", "DHCPDECLINE of 10.77.0.11 from " + m1 + " via vs: abandoned",
 		evidence.Fact{Program: "dhcpd", Kind: evidence.Decline, Stage: evidence.Ack, MAC: m1, IP: ip("10.77.0.11"), Interface: "vs", Reason: "abandoned"}},
 	{"dhcpd[1]", "BOOTREQUEST from " + m1 + " via vs", evidence.Fact{Program: "dhcpd", Kind: evidence.Discover, MAC: m1, Interface: "vs"}},
+	{"dhcpd[1]", "BOOTREPLY on 10.78.0.21 to " + m1 + " (n21) via vs", evidence.Fact{Program: "dhcpd", Kind: evidence.Ack, MAC: m1, IP: ip("10.78.0.21"), Host: "n21", Interface: "vs"}},
+	{"dhcpd[1]", "BOOTREPLY on 10.78.0.21 to " + m1 + " via vs", evidence.Fact{Program: "dhcpd", Kind: evidence.Ack, MAC: m1, IP: ip("10.78.0.21"), Interface: "vs"}},
+	{"dhcpd[1]", "DHCPACK on 10.78.0.22 to 01:02:03:04 via vs", evidence.Fact{Program: "dhcpd", Kind: evidence.Ack, ClientID: "01:02:03:04", IP: ip("10.78.0.22"), Interface: "vs"}},
 	{"dhcpd[1]", "BOOTREPLY for 10.78.0.20 to n20 (" + m1 + ") via vs", evidence.Fact{Program: "dhcpd", Kind: evidence.Ack, MAC: m1, IP: ip("10.78.0.20"), Host: "n20", Interface: "vs"}},
 
 	{"kea-dhcp4[1]", "INFO  [kea-dhcp4.leases.0x7f] DHCP4_LEASE_ALLOC [hwtype=1 " + m1 + "], cid=[01:52:54:00:77:00:01], tid=0x9152e07e: lease 10.78.0.101 has been allocated for 3600 seconds",
 		evidence.Fact{Program: "kea-dhcp4", Kind: evidence.Ack, MAC: m1, IP: ip("10.78.0.101"), ClientID: "01:52:54:00:77:00:01", XID: "0x9152e07e"}},
+	{"kea-dhcp4[1]", "INFO  DHCP4_LEASE_ALLOC [hwtype=1 " + m1 + "], cid=[no info], tid=0x2: lease 10.78.0.101 has been allocated for 3600 seconds",
+		evidence.Fact{Program: "kea-dhcp4", Kind: evidence.Ack, MAC: m1, IP: ip("10.78.0.101"), XID: "0x2"}},
+	{"kea-dhcp4[1]", "ERROR [kea-dhcp4.bad-packets.0x7f] DHCP4_PACKET_NAK_0001 [hwtype=1 " + m1 + "], cid=[no info], tid=0x4: failed to select a subnet for incoming packet, src 10.2.0.5, type DHCPREQUEST",
+		evidence.Fact{Program: "kea-dhcp4", Kind: evidence.WrongNetwork, Stage: evidence.Ack, MAC: m1, XID: "0x4", Message: evidence.Request,
+			Reason: "failed to select a subnet for incoming packet, src 10.2.0.5, type DHCPREQUEST"}},
 	{"kea-dhcp4[1]", "DHCP4_LEASE_OFFER [hwtype=1 " + m1 + "], cid=[no info], tid=0x1: lease 10.78.0.101 will be offered",
 		evidence.Fact{Program: "kea-dhcp4", Kind: evidence.Offer, MAC: m1, IP: ip("10.78.0.101"), XID: "0x1"}},
 	{"kea-dhcp4[1]", "WARN  [kea-dhcp4.alloc-engine.0x7f] ALLOC_ENGINE_V4_ALLOC_FAIL [hwtype=1 " + m1 + "], cid=[no info], tid=0x78: failed to allocate an IPv4 address after 3 attempt(s)",
@@ -73,8 +81,11 @@ var messages = []struct {
 	{"dnsmasq-dhcp[1]", "DHCPNAK(br0) 10.77.0.11 " + m1 + " wrong network",
 		evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.Nak, Stage: evidence.Ack, MAC: m1, IP: ip("10.77.0.11"), Interface: "br0", Reason: "wrong network"}},
 	{"dnsmasq-dhcp[1]", "DHCPDISCOVER(vs) " + m1 + " no address available",
-		evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.NoLeases, Stage: evidence.Offer, MAC: m1, Interface: "vs", Reason: "no address available"}},
+		evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.NoLeases, Stage: evidence.Offer, MAC: m1, Interface: "vs", Reason: "no address available", Message: evidence.Discover}},
 	{"dnsmasq-dhcp[1]", "DHCPDISCOVER(vs) " + m1 + " ignored", evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.Discover, MAC: m1, Interface: "vs", Reason: "ignored"}},
+	{"dnsmasq-dhcp[1]", "DHCPACK(ib0) 10.77.0.12 <null> n12", evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.Ack, IP: ip("10.77.0.12"), Host: "n12", Interface: "ib0"}},
+	{"dnsmasq-dhcp[1]", "DHCPACK(ib0) 10.77.0.12 20-80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:2b:31",
+		evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.Ack, IP: ip("10.77.0.12"), ClientID: "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:2b:31", Interface: "ib0"}},
 	{"dnsmasq-dhcp[1]", "PXE(vs) " + m1 + " proxy", evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.Offer, MAC: m1, Interface: "vs", Reason: "proxy DHCP"}},
 	{"dnsmasq-dhcp[1]", "no address range available for DHCP request via vs",
 		evidence.Fact{Program: "dnsmasq-dhcp", Kind: evidence.WrongNetwork, Stage: evidence.Ack, Interface: "vs", Reason: "no address range available for DHCP request via vs"}},
@@ -98,6 +109,12 @@ var messages = []struct {
 		evidence.Fact{Program: "in.tftpd", Kind: evidence.Kernel, IP: ip("fd00:78::2"), File: `boot\x64\vmlinuz`, XID: "7", Asked: true}},
 	{"in.tftpd[7]", "sending NAK (1, File not found) to 10.77.0.11", evidence.Fact{Program: "in.tftpd", Kind: evidence.NotFound, IP: ip("10.77.0.11"), Reason: "File not found", XID: "7"}},
 	{"in.tftpd[7]", "sending NAK (0, Permission denied) to 10.77.0.11", evidence.Fact{Program: "in.tftpd", Kind: evidence.Forbidden, IP: ip("10.77.0.11"), Reason: "Permission denied", XID: "7"}},
+	{"in.tftpd[7]", "Client ::ffff:10.77.0.11 finished pxelinux/pxelinux.0", evidence.Fact{Program: "in.tftpd", Kind: evidence.BootLoader, IP: ip("10.77.0.11"), File: "pxelinux/pxelinux.0", XID: "7"}},
+	{"in.tftpd[7]", "Client 10.77.0.11 File not found images/vmlinuz",
+		evidence.Fact{Program: "in.tftpd", Kind: evidence.NotFound, Stage: evidence.Kernel, IP: ip("10.77.0.11"), File: "images/vmlinuz", Reason: "File not found", XID: "7"}},
+	{"in.tftpd[7]", "client fd00:78::2: finished initrd.img", evidence.Fact{Program: "in.tftpd", Kind: evidence.Initrd, IP: ip("fd00:78::2"), File: "initrd.img", XID: "7"}},
+	{"in.tftpd[7]", "client 10.77.0.11: file not found: ks.cfg",
+		evidence.Fact{Program: "in.tftpd", Kind: evidence.NotFound, Stage: evidence.Answer, IP: ip("10.77.0.11"), File: "ks.cfg", Reason: "File not found", XID: "7"}},
 	{"in.tftpd[7]", "tftp: client does not accept options", evidence.Fact{Program: "in.tftpd", Kind: evidence.Aborted, Reason: "client does not accept options", XID: "7"}},
 	{"atftpd[7]", "Serving pxelinux.0 to 10.78.0.2:46139", evidence.Fact{Program: "atftpd", Kind: evidence.BootLoader, IP: ip("10.78.0.2"), File: "pxelinux.0", XID: "7", Asked: true}},
 	{"atftpd[7]", "File /srv/tftp/nope/vmlinuz not found",
@@ -124,6 +141,9 @@ var headers = []struct {
 	{"RFC 3164 raw, no host", "<30>Nov 20 17:46:51 %[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), ""},
 	{"captured, seconds in front", "  63.15 <30>Nov 20 17:46:51 %[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), ""},
 	{"path as tag", "Nov 20 17:46:51 front /usr/sbin/%[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), "front"},
+	{"journalctl -o short-full", "Fri 2026-11-20 17:46:51 UTC front %[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), "front"},
+	{"journalctl -o short-full, a zone without letters", "Fri 2026-11-20 20:46:51 +03 front %[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), "front"},
+	{"journalctl -o short-full, the parser's zone", "Fri 2026-11-20 17:46:51 WET front %[1]s: %[2]s", time.Date(2026, 11, 20, 17, 46, 51, 0, time.UTC), "front"},
 	{"no time", "%[1]s: %[2]s", time.Time{}, ""},
 }
 
@@ -221,7 +241,20 @@ func TestYear(t *testing.T) {
 			t.Errorf("%s: %q at %s = %s, %v, want %s", tt.name, tt.stamp, tt.reference, f.Time.Format(time.RFC3339), v, tt.want)
 		}
 	}
-	berlin := time.FixedZone("CET", 3600)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, reference, want string }{ // 02:10 comes twice on that night
+		{"read the first time", "2026-10-25T00:10:05Z", "2026-10-25T00:10:00Z"},
+		{"read the second time", "2026-10-25T01:10:05Z", "2026-10-25T01:10:00Z"},
+		{"read much later", "2026-10-25T09:00:00Z", "2026-10-25T01:10:00Z"},
+	} {
+		f, v := evidence.NewParser(day(tt.reference), berlin).Parse([]byte("Oct 25 02:10:00 front dhcpd[1]: DHCPDISCOVER from " + m1 + " via br0"))
+		if v != evidence.Known || !f.Time.Equal(day(tt.want)) {
+			t.Errorf("the hour that comes twice, %s: %s, %v, want %s", tt.name, f.Time.UTC().Format(time.RFC3339), v, tt.want)
+		}
+	}
 	f, _ := evidence.NewParser(reference, berlin).Parse([]byte("Nov 20 18:46:51 front dhcpd[1]: DHCPDISCOVER from " + m1 + " via br0"))
 	if want := day("2026-11-20T17:46:51Z"); !f.Time.Equal(want) {
 		t.Errorf("in CET: %s, want %s", f.Time, want)
@@ -331,6 +364,14 @@ func TestVerdicts(t *testing.T) {
 		{"Nov 20 17:46:51 front dhcpd[1]: DHCPINFORM from 10.78.0.101 via vs", evidence.Ignored},
 		{"Nov 20 17:46:51 front dhcpd[1]: DHCPACK to 10.78.0.101 (" + m1 + ") via vs", evidence.Ignored},
 		{"Nov 20 17:46:51 front dhcpd[1]: DHCPACK on 10.78.0", evidence.Broken},
+		{"Nov 20 17:46:51 front dnsmasq-dhcp[1]: DHCPDISCOVER(ib0) <null>", evidence.Ignored},
+		{"Nov 20 17:46:51 front in.tftpd[1]: Client ??? finished pxelinux.0", evidence.Broken},
+		{"Nov 20 17:46:51 front in.tftpd[1]: Client 10.0.0.1 finished notes.txt", evidence.Ignored},
+		{"Nov 20 17:46:51 front in.tftpd[1]: Client 10.0.0.1 said something else", evidence.Unknown},
+		{"Nov 20 17:46:51 front dnsmasq[1]: started, version 2.90", evidence.Ignored},
+		{`{"MESSAGE":"dnsmasq-dhcp[5]: DHCPDISCOVER(br0) ` + m1 + `","SYSLOG_IDENTIFIER":"dnsmasq","__REALTIME_TIMESTAMP":"1795196811123000"}`, evidence.Known},
+		{`{"MESSAGE":"Nov 20 17:46:51 dnsmasq-tftp[5]: sent /srv/tftp/vmlinuz to 10.0.0.1","SYSLOG_IDENTIFIER":"dnsmasq","__REALTIME_TIMESTAMP":"1795196811123000"}`, evidence.Known},
+		{`{"MESSAGE":"dnsmasq: dnsmasq: dnsmasq-x: y","SYSLOG_IDENTIFIER":"dnsmasq","__REALTIME_TIMESTAMP":"1795196811123000"}`, evidence.Ignored},
 		{"Nov 20 17:46:51 front dhcpd[1]: DHCPACK on 10.78.0.101 to 52:54:00:77", evidence.Broken},
 		{"Nov 20 17:46:51 front dhcpd[1]: DHCPACK on 10.78.0.101 to " + m1, evidence.Broken},
 		{"Nov 20 17:46:51 front dnsmasq-dhcp[1]: DHCPACK(br0) 10.78.0.101 52:54", evidence.Broken},

@@ -140,6 +140,62 @@ func TestReceiveBounds(t *testing.T) {
 	})
 }
 
+// TestReceiveZones: a stamp without an offset may be of another zone, or of a clock that is a little off; one with an offset
+// says when it was, as does one that is as far away as no zone is.
+func TestReceiveZones(t *testing.T) {
+	r, err := evidence.Listen(context.Background(), "127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	const text = " boot dnsmasq-dhcp[1]: %d DHCPDISCOVER(br0) 52:54:00:77:00:01"
+	sent := []struct {
+		name string
+		at   time.Time
+		form string
+		want time.Time
+	}{
+		{"this zone", now, time.Stamp, now},
+		{"nine hours east", now.Add(9 * time.Hour), time.Stamp, now},
+		{"five hours and a half west", now.Add(-5*time.Hour - 30*time.Minute), time.Stamp, now},
+		{"west, without an offset in another form", now.Add(-5 * time.Hour), "2006-01-02T15:04:05", now},
+		{"25 minutes late", now.Add(-25 * time.Minute), time.Stamp, now.Add(-25 * time.Minute)},
+		{"an hour ago, with an offset", now.Add(-time.Hour), time.RFC3339, now.Add(-time.Hour)},
+		{"two days ago", now.Add(-48 * time.Hour), time.Stamp, now.Add(-48 * time.Hour)},
+	}
+	var mu sync.Mutex
+	got := map[string]time.Time{}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := net.Dial("udp", r.UDP.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i, s := range sent {
+		fmt.Fprintf(c, "<30>"+s.at.Format(s.form)+text, i)
+	}
+	err = r.Run(ctx, nil, func(b evidence.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, f := range b.Facts {
+			got[f.XID] = f.Time
+		}
+		if len(got) == len(sent) {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for i, s := range sent {
+		if d := got[fmt.Sprint(i)].Sub(s.want); d.Abs() > 2*time.Minute {
+			t.Errorf("%s: %v from what it should be", s.name, d)
+		}
+	}
+}
+
 // A receiver that cannot commit ends the source at once.
 func TestReceiveRefused(t *testing.T) {
 	r, err := evidence.Listen(context.Background(), "127.0.0.1:0", "")
@@ -214,7 +270,7 @@ func TestJournald(t *testing.T) {
 
 	missing := &ledger{}
 	stop = start(&evidence.Journald{Command: []string{filepath.Join(dir, "nosuch")}}, missing)
-	time.Sleep(50 * time.Millisecond)
+	missing.awaitTrouble(t, "starting journalctl")
 	stop()
 	if len(missing.troubles) != 1 || !strings.Contains(missing.troubles[0], "starting journalctl") {
 		t.Errorf("without journalctl: troubles %q", missing.troubles)

@@ -4,16 +4,19 @@ package evidence
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // Batch is what a source has read since the batch before.
 type Batch struct {
 	Source   string
-	Facts    []Fact // completed by a Joiner, in the order of the log
-	Counts   Counts // of the lines since the batch before
-	Position []byte // where to go on after this batch: to be committed in one transaction with what came of Facts; nil keeps the last
+	Facts    []Fact   // completed by a Joiner, in the order of the log
+	Counts   Counts   // of the lines since the batch before
+	Programs []string // whose lines were among those; sorted
+	Position []byte   // where to go on after this batch: to be committed in one transaction with what came of Facts; nil keeps the last
 
 	// Trouble is why the source cannot read at present; nil while it can. A change of it is delivered at once, also
 	// without facts: a status that hides it would show silence as health.
@@ -47,6 +50,7 @@ type intake struct {
 	joiner   *Joiner
 
 	facts   []Fact
+	seen    map[string]bool // programs whose lines were among those
 	counts  Counts
 	bytes   int
 	since   time.Time // of the first line in this batch
@@ -65,11 +69,20 @@ func (in *intake) clock(now time.Time) { in.parser = NewParser(now, in.location)
 func (in *intake) line(b []byte, from netip.Addr) {
 	f, v := in.parser.Parse(b)
 	in.count(v, len(b))
+	if f.Program != "" && !in.seen[f.Program] {
+		if in.seen == nil {
+			in.seen = map[string]bool{}
+		}
+		in.seen[f.Program] = true
+	}
 	if v != Known {
 		return
 	}
-	if f.From = from; from.IsValid() && f.Sender == "" {
-		f.Sender = from.String()
+	if f.From = from; from.IsValid() {
+		f.Time = in.parser.zoned(b, f.Time)
+		if f.Sender == "" {
+			f.Sender = from.String()
+		}
 	}
 	f, ok := in.joiner.Add(f)
 	if !ok {
@@ -115,7 +128,7 @@ func sameTrouble(a, b error) bool {
 
 // hand delivers what was taken in.
 func (in *intake) hand(position []byte, deliver Deliver) error {
-	b := Batch{Source: in.name, Facts: in.facts, Counts: in.counts, Position: position, Trouble: in.trouble}
-	in.facts, in.counts, in.bytes, in.told = nil, Counts{}, 0, in.trouble
+	b := Batch{Source: in.name, Facts: in.facts, Counts: in.counts, Programs: slices.Sorted(maps.Keys(in.seen)), Position: position, Trouble: in.trouble}
+	in.facts, in.seen, in.counts, in.bytes, in.told = nil, nil, Counts{}, 0, in.trouble
 	return deliver(b)
 }

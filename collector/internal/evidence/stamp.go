@@ -2,7 +2,10 @@
 
 package evidence
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // MaxSkew is how far a stamp without a year may lie after the reference time before it is taken for one of the year
 // before: a day covers every time zone and clocks that are hours off.
@@ -200,19 +203,83 @@ func (p *Parser) traditional(s string) (t time.Time, rest string, ok bool) {
 	return p.withYear(mon, d, sec, nsec), rest, true
 }
 
-// withYear gives a stamp the latest year in which it exists and lies at most MaxSkew after the reference.
+// withYear gives a stamp the latest year in which it exists and lies at most MaxSkew after the reference. Of an hour that comes
+// twice, when clocks are set back, it is the later one, unless that has yet to come.
 func (p *Parser) withYear(mon time.Month, d, sec, nsec int) time.Time {
 	limit := p.reference.Add(MaxSkew)
-	var t time.Time
 	for y := limit.In(p.location).Year(); ; y-- {
 		if d > daysIn(mon, y) { // 29 February: at most eight years between two
 			continue
 		}
-		t = date(y, mon, d, sec, nsec, p.location)
-		if !t.After(limit) {
+		t := date(y, mon, d, sec, nsec, p.location)
+		if t.After(limit) {
+			continue
+		}
+		if p.location == time.UTC {
 			return t
 		}
+		for _, later := range [...]time.Duration{time.Hour, 0, -time.Hour} { // time.Date may give either
+			u := t.Add(later)
+			if u.Hour() == t.Hour() && !u.After(p.reference.Add(soon)) {
+				return u
+			}
+		}
+		return t
 	}
+}
+
+// soon is how far ahead of the reader's clock another machine's may be. A stamp that is further ahead is of another hour.
+const soon = 5 * time.Minute
+
+// The shift of stamps that another machine wrote without an offset: it may be in another zone.
+const (
+	zoneStep  = 15 * time.Minute // every zone's distance from every other is a multiple of it
+	zoneMost  = 26 * time.Hour
+	zoneSlack = time.Minute // by how much its clock and the way of the line may differ from a whole step
+)
+
+// zoned gives the time of a line that has just come over the network. A stamp without an offset that lies as far from now as
+// zones do is of another zone.
+func (p *Parser) zoned(line []byte, t time.Time) time.Time {
+	away := p.reference.Sub(t)
+	shift := away.Round(zoneStep)
+	if t.IsZero() || shift == 0 || shift.Abs() > zoneMost || (away-shift).Abs() > zoneSlack {
+		return t
+	}
+	_, east := p.reference.In(p.location).Zone()
+	elsewhere := NewParser(p.reference, time.FixedZone("", east+int(zoneStep.Seconds())))
+	if f, _ := elsewhere.Parse(line); f.Time.Equal(t) { // it had an offset, and says what it means
+		return t
+	}
+	return t.Add(shift)
+}
+
+// full reads "Fri 2026-11-20 17:46:51 UTC", as journalctl -o short-full writes. A zone that is neither UTC nor a number is
+// taken for the parser's location.
+func (p *Parser) full(s string) (t time.Time, rest string, ok bool) {
+	if len(s) < 25 || s[3] != ' ' || !digit(s[4]) || !weekday(s[:3]) {
+		return t, s, false
+	}
+	utc := Parser{reference: p.reference, location: time.UTC}
+	if t, rest, ok = utc.iso(s[4:]); !ok || !strings.HasPrefix(rest, " ") {
+		return t, s, false
+	}
+	zone, rest := cut(rest[1:])
+	if east, left, has := offset(zone); has && left == "" {
+		return t.Add(-time.Duration(east) * time.Second), rest, true
+	}
+	if zone != "UTC" && zone != "GMT" {
+		t, _, _ = p.iso(s[4:])
+	}
+	return t, rest, true
+}
+
+func weekday(s string) bool {
+	switch s {
+	case "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun":
+		return true
+	}
+	return false
 }
 
 // clf reads the inside of the brackets of an access log, DD/Mon/YYYY:HH:MM:SS ±ZZZZ.

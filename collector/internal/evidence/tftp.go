@@ -101,7 +101,8 @@ func dnsmasqTFTP(s string, f *Fact) Verdict {
 	return Unknown
 }
 
-// tftpdHPA reads tftpd-hpa (tftpd/tftpd.c). It writes down requests and errors, never the end of a transfer.
+// tftpdHPA reads tftpd-hpa (tftpd/tftpd.c): requests with -v, the errors that it sent with -vv, and from some builds the end
+// of a transfer, see hpaClient.
 func tftpdHPA(s string, f *Fact) Verdict {
 	var ok bool
 	switch {
@@ -138,6 +139,8 @@ func tftpdHPA(s string, f *Fact) Verdict {
 		}
 		f.Program, f.Kind, f.Reason = ProgTFTPDHPA, tftpError(code, words), words
 		return Known
+	case hpaClient(s):
+		return f.hpaClient(s)
 	case s == "tftp: client does not accept options", strings.HasPrefix(s, "tftpd: read"), strings.HasPrefix(s, "tftpd: write"):
 		f.Program, f.Kind, f.Reason = ProgTFTPDHPA, Aborted, s[strings.Index(s, ": ")+2:]
 		return Known
@@ -146,6 +149,52 @@ func tftpdHPA(s string, f *Fact) Verdict {
 		return Ignored
 	}
 	return Unknown
+}
+
+// hpaClient reports whether a line is one that the tftp-server of Red Hat and its like writes without any -v
+// (tftp-enhanced-logging.patch), or tftp-hpa itself after release 5.2:
+//
+//	Client ::ffff:10.0.0.5 finished pxelinux.0
+//	Client 10.0.0.5 File not found pxelinux.cfg/default
+//	client 10.0.0.5: finished pxelinux.0
+//	client 10.0.0.5: file not found: pxelinux.cfg/default
+func hpaClient(s string) bool {
+	if !strings.HasPrefix(s, "Client ") && !strings.HasPrefix(s, "client ") {
+		return false
+	}
+	_, rest := cut(s[len("client "):])
+	_, _, ok := hpaEnd(rest)
+	return ok
+}
+
+// hpaEnd reads what follows the client in such a line.
+func hpaEnd(s string) (file string, found, ok bool) {
+	for _, e := range [...]struct {
+		text  string
+		found bool
+	}{{"finished ", true}, {"File not found ", false}, {"file not found: ", false}} {
+		if file, ok = strings.CutPrefix(s, e.text); ok && file != "" {
+			return file, e.found, true
+		}
+	}
+	return "", false, false
+}
+
+func (f *Fact) hpaClient(s string) Verdict {
+	tok, rest := cut(s[len("client "):])
+	var ok bool
+	if f.IP, ok = addr(tok); !ok {
+		if f.IP, ok = addr(strings.TrimSuffix(tok, ":")); !ok {
+			return Broken
+		}
+	}
+	file, found, _ := hpaEnd(rest)
+	f.transfer(ProgTFTPDHPA, file)
+	if !found {
+		f.Kind, f.Reason = NotFound, "File not found"
+		return Known
+	}
+	return f.verdict()
 }
 
 // atftpd reads atftpd (tftpd_file.c, tftpd.c). Only the request names the client.

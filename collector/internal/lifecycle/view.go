@@ -99,7 +99,11 @@ func (f *facts) stuck(status proto.Status) *proto.Stuck {
 			e.Remarks = append(e.Remarks, n.Text)
 		}
 	}
-	return &proto.Stuck{Stage: awaited, Since: f.stageAt.At, Last: f.stage, LastAt: f.stageAt.At, LastSource: f.stageAt.Source, Likely: f.in.Sequence.Likely(e)}
+	st := &proto.Stuck{Stage: awaited, Since: f.stageAt.At, Last: f.stage, LastAt: f.stageAt.At, LastSource: f.stageAt.Source}
+	if status != proto.StatusStalled || f.state.Stall.Pos.Source != proto.SourceAgent { // whose own stalls say what they come from
+		st.Likely = f.in.Sequence.Likely(e)
+	}
+	return st
 }
 
 // facts is what the rules look at.

@@ -236,14 +236,14 @@ func (rec *installRecord) follow(e *proto.Event) {
 		rec.announced(e)
 	case proto.KindHold:
 		if e.Outcome.Good() {
-			rec.Began = e.At // the time that it waited is not counted
+			rec.Began, rec.Waited = e.At, true // the time that it waited is not counted
 		}
 	case proto.KindOrder:
 		rec.Orders = slices.DeleteFunc(rec.Orders, func(o pendingOrder) bool { return o.ID == e.OrderID })
 		switch v := proto.Verb(e.Order); {
 		case e.Failed: // it was refused, and changed nothing
 		case v == proto.VerbRetry, v == proto.VerbSkip, v == proto.VerbRelease:
-			rec.Began = e.At // the same
+			rec.Began, rec.Waited = e.At, true // the same
 		}
 	}
 }

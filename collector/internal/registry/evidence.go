@@ -15,14 +15,18 @@ import (
 
 	"provost/collector/internal/evidence"
 	"provost/collector/internal/store"
-	"provost/proto"
 )
 
 // Evidence says how the logs of a frontend are read.
 type Evidence struct {
 	Ours []netip.Addr // DHCP servers that are known to be legitimate
+	Self string       // this machine's name, as it stands in the header of its lines
+	// Listed are the senders of syslog that may speak of others. The word of the rest never ends an install.
+	Listed []netip.Prefix
 	// Look finds out why a file cannot be sent; nil is not asked. It may take long, and is given up after lookLimit.
 	Look func(*evidence.Observation) string
+	// Shows gives the short name of a source that would show a stage, the empty text of one that would not; nil is not asked.
+	Shows func(source SourceInfo, stage string) string
 }
 
 // Keys of evidence in bucket settings.
@@ -51,9 +55,10 @@ const (
 
 // SourceInfo is what was read of one source of evidence, ever.
 type SourceInfo struct {
-	Name    string
-	Counts  evidence.Counts
-	Trouble error // why it cannot be read at present
+	Name     string
+	Counts   evidence.Counts
+	Programs []string // whose lines were among those
+	Trouble  error    // why it cannot be read at present
 }
 
 // RogueServer is a DHCP server that a node took an address from and that is not ours.
@@ -68,6 +73,19 @@ type RogueServer struct {
 type sourceRecord struct {
 	Position []byte          `json:"position,omitempty"`
 	Counts   evidence.Counts `json:"counts"`
+	Programs []string        `json:"programs,omitempty"` // whose lines were among those; replaced, never changed
+}
+
+func (rec sourceRecord) info(name string) SourceInfo {
+	return SourceInfo{Name: name, Counts: rec.Counts, Programs: rec.Programs}
+}
+
+// union gives both lists, sorted; the first one itself if it has all.
+func union(have, more []string) []string {
+	if !slices.ContainsFunc(more, func(p string) bool { return !slices.Contains(have, p) }) {
+		return have
+	}
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(have, more))))
 }
 
 // watcher is what the registry knows of the frontend's logs. Its lock is held over a commit: one batch at a time.
@@ -83,16 +101,17 @@ type watcher struct {
 	seenMu   sync.Mutex // guards what follows
 	seen     map[string]time.Time
 	trouble  map[string]error
-	counts   map[string]evidence.Counts
+	read     map[string]SourceInfo // by name; without Trouble
 	rogues   map[string]RogueServer
 	observed atomic.Uint64
+	blind    atomic.Pointer[blindness] // nil: every source can be read
 }
 
 // openEvidence reads what is kept of the logs.
 func (r *Registry) openEvidence() error {
 	w := &r.evidence
 	w.sources, w.dirty = map[string]sourceRecord{}, map[string]bool{}
-	w.seen, w.trouble, w.counts, w.rogues = map[string]time.Time{}, map[string]error{}, map[string]evidence.Counts{}, map[string]RogueServer{}
+	w.seen, w.trouble, w.read, w.rogues = map[string]time.Time{}, map[string]error{}, map[string]SourceInfo{}, map[string]RogueServer{}
 	w.looks = make(chan struct{}, maxLooks)
 	w.mapper = evidence.NewMapper(&inventory{r: r})
 	var memory []byte
@@ -141,9 +160,10 @@ func (r *Registry) openEvidence() error {
 		return err
 	}
 	for name, rec := range w.sources {
-		w.counts[name] = rec.Counts
+		w.read[name] = rec.info(name)
 	}
-	w.observer, err = evidence.NewObserver(w.mapper, r.opt.Evidence.Ours, memory)
+	e := r.opt.Evidence
+	w.observer, err = evidence.NewObserver(w.mapper, evidence.ObserverOptions{Ours: e.Ours, Self: e.Self, Listed: e.Listed}, memory)
 	return err
 }
 
@@ -169,9 +189,7 @@ func (r *Registry) ForgetPosition(source string) {
 // far the source was read. With an error nothing of the batch has happened.
 func (r *Registry) Observe(ctx context.Context, b evidence.Batch) error {
 	w := &r.evidence
-	w.seenMu.Lock()
-	w.trouble[b.Source] = b.Trouble
-	w.seenMu.Unlock()
+	r.troubled(b.Source, b.Trouble)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := r.now()
@@ -186,6 +204,7 @@ func (r *Registry) Observe(ctx context.Context, b evidence.Batch) error {
 	if b.Position != nil {
 		rec.Position = b.Position
 	}
+	rec.Programs = union(rec.Programs, b.Programs)
 	waited := w.dirty[b.Source]
 	w.sources[b.Source], w.dirty[b.Source] = rec, true
 	if err := r.commitEvidence(ctx, b.Source, found, now); err != nil {
@@ -199,7 +218,7 @@ func (r *Registry) Observe(ctx context.Context, b evidence.Batch) error {
 		return err
 	}
 	w.seenMu.Lock()
-	w.counts[b.Source] = rec.Counts
+	w.read[b.Source] = rec.info(b.Source)
 	w.seenMu.Unlock()
 	return nil
 }
@@ -219,12 +238,6 @@ func (r *Registry) ObserveDue(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-// noted is an observation with its words.
-type noted struct {
-	evidence.Observation
-	message string
 }
 
 // commitEvidence writes what is new, if it is worth a commit. The lock is held.
@@ -288,195 +301,4 @@ func (r *Registry) commitEvidence(ctx context.Context, source string, found []ev
 	clear(w.dirty)
 	w.committed = now
 	return nil
-}
-
-// relevant leaves out what no install learns from, as far as it can be told without the writer, and finds the words for the
-// rest. That a machine was heard of is noted here.
-func (r *Registry) relevant(found []evidence.Observation, now time.Time) []noted {
-	w := &r.evidence
-	var out []noted
-	for i := range found {
-		o := &found[i]
-		if o.Time.IsZero() || o.Time.After(now) {
-			o.Time = now
-		}
-		w.seenMu.Lock()
-		if !o.Time.Before(w.seen[o.Who.Name]) {
-			w.seen[o.Who.Name] = o.Time
-		}
-		if _, known := w.rogues[o.Rogue]; o.Problem == evidence.Rogue && (known || len(w.rogues) < maxRogues) {
-			w.rogues[o.Rogue] = RogueServer{o.Rogue, w.rogues[o.Rogue].Count + 1, o.Who.Name, o.Time}
-		}
-		w.seenMu.Unlock()
-		r.pub.RLock()
-		var in *install
-		if n := r.pub.nodes[o.Who.Name]; n != nil {
-			in = r.pub.installs[n.Install]
-		}
-		r.pub.RUnlock()
-		if in == nil {
-			continue
-		}
-		if _, _, wanted := wants(in, in.rec.Load(), o); !wanted {
-			continue
-		}
-		n := noted{Observation: *o, message: o.Detail}
-		if o.Problem != "" {
-			n.message = o.Sentence(r.lookAt(o))
-		}
-		if s := o.Fact.Sender; s != "" && o.Problem != "" {
-			n.message += " (log of " + s + ")"
-		}
-		out = append(out, n)
-	}
-	return out
-}
-
-// lookAt asks why a file could not be sent, for a second at most: the directory may be on a server that is gone.
-func (r *Registry) lookAt(o *evidence.Observation) string {
-	look := r.opt.Evidence.Look
-	if look == nil || o.Problem != evidence.NotFound && o.Problem != evidence.Forbidden {
-		return ""
-	}
-	select {
-	case r.evidence.looks <- struct{}{}:
-	default:
-		return "" // others hang already
-	}
-	answer := make(chan string, 1)
-	go func(o evidence.Observation) {
-		defer func() { <-r.evidence.looks }()
-		answer <- look(&o)
-	}(*o)
-	select {
-	case text := <-answer:
-		return text
-	case <-time.After(lookLimit):
-		return "its directory did not answer within a second"
-	}
-}
-
-// heard is what one attempt's log lines have already said. Behind the seal it begins anew: the machine boots its disk.
-type heard struct {
-	Attempt  int      `json:"attempt"`
-	Sealed   bool     `json:"sealed,omitempty"`
-	Stages   []string `json:"stages,omitempty"`
-	Problems []string `json:"problems,omitempty"`
-
-	Open   []string `json:"open,omitempty"` // topics of problems that were not mended, of earlier attempts, too
-	Mended int      `json:"mended,omitempty"`
-
-	Kernel time.Time `json:"kernel,omitzero"` // when the attempt's kernel was sent first, with boot: external
-	Again  time.Time `json:"again,omitzero"`  // when the firmware began again after that
-}
-
-// wants decides whether an install learns from an observation, and when that was.
-//
-// A line belongs to the install that was current when it was written: never to one that was ordered later. An install that
-// has ended learns nothing more, but one that only missed a deadline, from lines that are newer than that. Each stage counts
-// once in an attempt, and once behind its seal: a machine that asks for an address for ever must not put off its deadline.
-func wants(in *install, rec *installRecord, o *evidence.Observation) (at time.Time, said heard, ok bool) {
-	at = stamp(o.Time)
-	coarse := at.Equal(at.Truncate(time.Second)) // such a stamp may be up to a second early
-	if at.Before(rec.Ordered) {
-		if !coarse || rec.Ordered.Sub(at) >= time.Second {
-			return at, said, false
-		}
-		at = rec.Ordered
-	}
-	if coarse && at.Before(rec.Began) && rec.Began.Sub(at) < time.Second && o.Stage != evidence.Discover && o.Stage != evidence.Offer &&
-		o.Stage != evidence.Request && o.Stage != evidence.Ack {
-		at = rec.Began
-	}
-	v := in.look()
-	switch {
-	case rec.Superseded || v.Status == proto.StatusBooted:
-		return at, said, false
-	case v.Status == proto.StatusFailed && (v.Cause.Kind != proto.CauseStageDeadline || !at.After(v.Cause.At)):
-		return at, said, false
-	}
-	if rec.Heard != nil && rec.Heard.Attempt == rec.Attempt && rec.Heard.Sealed == v.Sealed {
-		said = *rec.Heard
-	} else if rec.Heard != nil {
-		said.Open, said.Mended = rec.Heard.Open, rec.Heard.Mended
-	}
-	said.Attempt, said.Sealed = rec.Attempt, v.Sealed
-	if o.Problem == "" {
-		return at, said, !slices.Contains(said.Stages, string(o.Stage)) || said.mends(o) || in.bootsAnew(rec, o, at, said) != sameBoot
-	}
-	return at, said, len(said.Problems) < maxHeard && !slices.Contains(said.Problems, o.Key())
-}
-
-// mends reports whether an observation is the end of a problem.
-func (h *heard) mends(o *evidence.Observation) bool {
-	return h.Mended < maxHeard && o.Problem == "" && slices.Contains(h.Open, o.Topic())
-}
-
-// observe adds an observation to the node's install, if that learns from it.
-//
-// A source that the profile does not trust advances stages; what it says of errors is a warning. One that it trusts decides:
-// then the error that kept the node from a stage is the installer's failure.
-func (c *change) observe(o *noted) (bool, error) {
-	n := c.node(o.Who.Name)
-	if n == nil {
-		return false, nil
-	}
-	rec := c.record(n.Install)
-	if rec == nil {
-		return false, nil
-	}
-	in := c.install(rec.ID)
-	at, said, ok := wants(in, rec, &o.Observation)
-	if !ok {
-		return false, nil
-	}
-	rec = rec.clone()
-	if err := c.hearLoader(in, rec, o, at, &said); err != nil {
-		return false, err
-	}
-	e := proto.Event{Source: proto.Source("log:" + o.Source), Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt, Time: o.Time, At: at}
-	if said.mends(&o.Observation) {
-		e := e
-		e.Kind, e.Topic, e.Message = proto.KindNote, o.Topic(), proto.Clip(o.Detail+": mended", proto.MaxMessage)
-		if err := c.append(e); err != nil {
-			return false, err
-		}
-		said.Mended++
-		said.Open = slices.DeleteFunc(slices.Clone(said.Open), func(t string) bool { return t == e.Topic })
-		said.Problems = slices.DeleteFunc(slices.Clone(said.Problems), func(key string) bool { return evidence.TopicOf(key) == e.Topic })
-	}
-	e.Message = proto.Clip(o.message, proto.MaxMessage)
-	switch {
-	case o.Problem == "" && slices.Contains(said.Stages, string(o.Stage)): // that is known
-		e.Kind = ""
-	case o.Problem == "":
-		e.Kind, e.Stage = proto.KindStage, string(o.Stage)
-		said.Stages = append(slices.Clone(said.Stages), e.Stage)
-	case o.decides(in.recipe):
-		e.Kind, e.Stage, e.Failed = proto.KindStage, string(o.Stage), true
-		said.Problems = append(slices.Clone(said.Problems), o.Key())
-	default:
-		e.Kind, e.Warning, e.Topic = proto.KindNote, true, o.Topic()
-		said.Problems = append(slices.Clone(said.Problems), o.Key())
-		if e.Topic != "" && !slices.Contains(said.Open, e.Topic) {
-			said.Open = append(slices.Clone(said.Open), e.Topic)
-			said.Open = said.Open[max(0, len(said.Open)-maxHeard):]
-		}
-	}
-	rec.Heard = &said
-	if e.Kind != "" {
-		if err := c.append(e); err != nil {
-			return false, err
-		}
-	}
-	return true, c.putInstall(rec)
-}
-
-// decides reports whether an error is the end of an install: the profile trusts who tells of it, and it kept the node from
-// a stage of its sequence.
-func (o *noted) decides(recipe *Recipe) bool {
-	if !slices.Contains(recipe.Trust, proto.Source("log:"+o.Source)) || recipe.Sequence.Index(string(o.Stage)) < 0 {
-		return false
-	}
-	return o.Problem == evidence.NotFound || o.Problem == evidence.Forbidden || o.Problem == evidence.Refused
 }

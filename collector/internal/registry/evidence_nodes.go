@@ -12,6 +12,7 @@ import (
 
 	"provost/collector/internal/evidence"
 	"provost/collector/internal/store"
+	"provost/proto"
 )
 
 // maxNodeSyslog bounds the log that a node's installer sends by syslog.
@@ -52,8 +53,13 @@ func (r *Registry) EvidenceSources() []SourceInfo {
 	w := &r.evidence
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
+	return w.list()
+}
+
+// list gives every source. The lock of what is seen is held.
+func (w *watcher) list() []SourceInfo {
 	names := map[string]bool{}
-	for name := range w.counts {
+	for name := range w.read {
 		names[name] = true
 	}
 	for name := range w.trouble {
@@ -61,9 +67,59 @@ func (r *Registry) EvidenceSources() []SourceInfo {
 	}
 	var out []SourceInfo
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		out = append(out, SourceInfo{name, w.counts[name], w.trouble[name]})
+		info := w.read[name]
+		info.Name, info.Trouble = name, w.trouble[name]
+		out = append(out, info)
 	}
 	return out
+}
+
+// blindness is the sources that cannot be read. It is replaced, never changed.
+type blindness struct {
+	sources []SourceInfo
+	shows   func(SourceInfo, string) string
+}
+
+// troubled notes whether a source can be read.
+func (r *Registry) troubled(source string, trouble error) {
+	w := &r.evidence
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	if was, known := w.trouble[source]; known && (was == nil) == (trouble == nil) {
+		w.trouble[source] = trouble
+		return
+	}
+	w.trouble[source] = trouble
+	all := slices.DeleteFunc(w.list(), func(s SourceInfo) bool { return s.Trouble == nil })
+	if len(all) == 0 || r.opt.Evidence.Shows == nil {
+		w.blind.Store(nil)
+		return
+	}
+	w.blind.Store(&blindness{all, r.opt.Evidence.Shows})
+}
+
+// likely gives what keeps an install from a stage, with what only the logs' reader knows in front: that it would not see the
+// stage, and that the last one stands for a request alone. An agent that says itself why it waits needs no guesses.
+func (s sources) likely(st *proto.Stuck) []string {
+	if len(st.Likely) == 0 {
+		return nil
+	}
+	var first, names []string
+	if s.blind != nil {
+		for _, src := range s.blind.sources {
+			if name := s.blind.shows(src, st.Stage); name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) > 0 {
+		first = append(first, "the log that would show it cannot be read: "+strings.Join(names, ", "))
+	}
+	q := s.in.recipe.Sequence
+	if h := s.rec.Heard; h != nil && h.Attempt == s.rec.Attempt && h.Asked != nil && q.Index(h.Asked.Stage) == q.Index(st.Last) {
+		first = append(first, h.Asked.Text)
+	}
+	return slices.Concat(first, st.Likely)
 }
 
 // Rogues gives the DHCP servers that nodes took addresses from and that are not ours, in the last week.

@@ -40,7 +40,7 @@ const (
 // A boot loader or a boot script alone is none, but for the first: most sites boot from the network always, and tell the boot
 // loader to go to the disk. Behind the seal nothing is.
 func (in *install) bootsAnew(rec *installRecord, o *evidence.Observation, at time.Time, said heard) anew {
-	if in.recipe.Boot != profile.BootExternal || o.Problem != "" || !o.Loader || said.Sealed {
+	if in.recipe.Boot != profile.BootExternal || o.Problem != "" || !o.Loader || said.Sealed || said.answers(o) {
 		return sameBoot
 	}
 	if rec.Attempt == 0 {

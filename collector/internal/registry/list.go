@@ -29,6 +29,7 @@ type sources struct {
 	facts  *proto.Facts
 	down   *[]deadline.Interval
 	usual  *proto.Usual // after the stage that it is at
+	blind  *blindness   // of what its being stuck may come from
 }
 
 // sources looks them up. r.pub is locked for reading.
@@ -40,6 +41,9 @@ func (r *Registry) sources(n *node) sources {
 	}
 	s.rec, s.heard, s.facts = s.in.rec.Load(), s.in.seen.Load(), s.in.facts.Load()
 	s.view, s.newest = s.in.lookNewest()
+	if s.view.Stuck != nil {
+		s.blind = r.evidence.blind.Load()
+	}
 	if s.view.Awaited != "" {
 		s.usual = r.usual.after(s.in.recipe.Profile, s.view.Stage)
 	}

@@ -101,6 +101,7 @@ func (s sources) node() proto.Node {
 		if v.Deadline != nil {
 			stuck.Since = v.Deadline.Since
 		}
+		stuck.Likely = s.likely(&stuck)
 		v.Stuck = &stuck
 	}
 	v.Revision = max(v.Revision, s.newest)

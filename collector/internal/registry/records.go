@@ -87,6 +87,7 @@ type installRecord struct {
 	Bound      map[int]string       `json:"bound,omitempty"`       // attempt → the boot id that has its claim
 	Boots      map[string]time.Time `json:"boots,omitempty"`       // boot id → when that kernel started, as first computed
 	Began      time.Time            `json:"began,omitzero"`        // of the attempt, or the end of the last wait: deadlines count from it
+	Waited     bool                 `json:"waited,omitempty"`      // for an operator, at any time
 	Reboots    int                  `json:"reboots,omitempty"`     // announced ones of the current attempt's installer: they are no attempts
 	MaxReboots int                  `json:"max_reboots,omitempty"` // as many as the plan's steps of phases pre and boot may ask for
 	Rebooting  bool                 `json:"rebooting,omitempty"`   // one was announced, and no boot script was asked for since

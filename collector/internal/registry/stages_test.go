@@ -69,13 +69,17 @@ func TestStackiSimulation(t *testing.T) {
 					send(t, s, install, event(seq, proto.KindStage, 1, func(e *proto.Event) { e.Stage, e.OffsetMS = stage, 60_000 }))
 				}
 			}
-			for k := 1; k < len(stages); k++ {
-				name, id, reach := node(k)
+			ordered := named{"ordered", "ordered", 15 * 60}
+			for k := range stages {
+				name, id, reach := node(k + 1)
 				for _, st := range stages[:k] {
 					by(10 * time.Second)
 					reach(st.alias)
 				}
-				last, want := stages[k-1], stages[k]
+				last, want, who := ordered, stages[k], proto.SourceOperator
+				if k > 0 {
+					last, who = stages[k-1], proto.SourceAgent
+				}
 				limit := time.Duration(last.seconds) * time.Second
 				reached := s.Clock.Now()
 				if n := s.Seen(name); n.Stage != last.name || n.Deadline == nil || n.Deadline.Stage != want.name || n.Deadline.At.Sub(reached) != limit {
@@ -90,7 +94,7 @@ func TestStackiSimulation(t *testing.T) {
 				if n.Summary != "stalled("+want.name+")" {
 					t.Fatalf("%s missing: %s after %v", want.alias, n.Summary, limit)
 				}
-				if st := n.Stuck; st == nil || st.Stage != want.name || st.Last != last.name || st.LastSource != proto.SourceAgent || !st.Since.Equal(reached) ||
+				if st := n.Stuck; st == nil || st.Stage != want.name || st.Last != last.name || st.LastSource != who || !st.Since.Equal(reached) ||
 					!st.LastAt.Equal(reached) || len(st.Likely) < 2 {
 					t.Errorf("%s missing: stuck %+v", want.alias, n.Stuck)
 				}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"provost/collector/internal/deadline"
+	"provost/collector/internal/lifecycle"
 	"provost/collector/internal/store"
 	"provost/proto"
 )
@@ -58,14 +60,25 @@ func (r *Registry) openUsual() error {
 	})
 }
 
-// learn takes the times of an install that has booted, once.
+// learn takes the times of an install that has booted, once. One that waited for an operator, or came no further until
+// somebody did something, says nothing of what is usual; nor does a wait in which the collector was down. The writer calls it.
 func (r *Registry) learn(in *install) {
-	if in.look().Status != proto.StatusBooted || in.learnt.Swap(true) {
+	if in.look().Status != proto.StatusBooted || in.learnt.Swap(true) || in.next.Waited {
 		return
 	}
 	in.mu.Lock()
-	waits := in.state.Waits(in.recipe.Sequence)
+	waits, stalled := in.state.Waits(in.recipe.Sequence), in.state.Stall.Stage != ""
 	in.mu.Unlock()
+	if in.next.Within == 0 { // for its next boot: nobody hurries
+		delete(waits, "ordered")
+	}
+	down := *r.downtime.list()
+	maps.DeleteFunc(waits, func(_ string, w lifecycle.Span) bool {
+		return slices.ContainsFunc(down, func(d deadline.Interval) bool { return d.From.Before(w.To) && d.To.After(w.From) })
+	})
+	if stalled || len(waits) == 0 {
+		return
+	}
 	u, profile := &r.usual, in.recipe.Profile
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -73,8 +86,8 @@ func (r *Registry) learn(in *install) {
 	if s == nil {
 		s = samples{}
 	}
-	for stage, d := range waits {
-		list := append(slices.Clone(s[stage]), d.Milliseconds())
+	for stage, w := range waits {
+		list := append(slices.Clone(s[stage]), w.To.Sub(w.From).Milliseconds())
 		s[stage] = list[max(0, len(list)-maxSamples):]
 	}
 	u.samples[profile], u.dirty[profile] = s, true

@@ -28,8 +28,10 @@ func TestUsual(t *testing.T) {
 			send(t, s, d.Install, event(seq, proto.KindStage, boot, func(e *proto.Event) { e.Stage, e.OffsetMS = stage, 60_000 }))
 		}
 	}
-	// The waits after post-started are 1, 2, … 6 minutes.
-	for i := byte(1); i <= 6; i++ {
+	// The waits after post-started are 1, 2, … 6 minutes. What comes after them is not usual: one install waited for an operator,
+	// one was overdue, and of one the collector was down in the middle.
+	const waited, overdue, down = 7, 8, 9
+	for i := byte(1); i <= 9; i++ {
 		name, id, reach := start(i)
 		if n := s.Seen(name); i <= 5 && n.Deadline != nil && n.Deadline.Usual != nil {
 			t.Errorf("after %d installs something is called usual: %+v", i-1, n.Deadline.Usual)
@@ -37,10 +39,26 @@ func TestUsual(t *testing.T) {
 		reach(1, 1, "agent-started")
 		pass(t, s, 30*time.Second)
 		reach(2, 1, "post-started")
-		pass(t, s, time.Duration(i)*time.Minute)
+		next := uint64(3)
+		switch i {
+		case waited:
+			pass(t, s, 20*time.Minute)
+			send(t, s, id, event(3, proto.KindOrder, 1, func(e *proto.Event) { e.Order, e.OffsetMS = "release", 60_000 }))
+			next++
+		case overdue:
+			pass(t, s, 3*time.Hour)
+			if n := s.Seen(name); n.Status != proto.StatusFailed {
+				t.Fatalf("%s is %s after hours", name, n.Summary)
+			}
+		case down:
+			s.Clock.Advance(20 * time.Minute)
+			pass(t, s, 5*time.Second)
+		default:
+			pass(t, s, time.Duration(i)*time.Minute)
+		}
 		for k, stage := range []string{"post-done", "sealed"} {
 			pass(t, s, 10*time.Second)
-			reach(uint64(3+k), 1, stage)
+			reach(next+uint64(k), 1, stage)
 		}
 		pass(t, s, 10*time.Second)
 		e := event(1, proto.KindStage, 2, func(e *proto.Event) { e.Stage, e.OffsetMS = "booted", 30_000 })
@@ -55,7 +73,7 @@ func TestUsual(t *testing.T) {
 	}
 	pass(t, s, 10*time.Second)
 	s.Restart()
-	name, _, reach := start(7)
+	name, _, reach := start(10)
 	reach(1, 1, "agent-started")
 	pass(t, s, 10*time.Second)
 	reach(2, 1, "post-started")

@@ -55,6 +55,40 @@ func (q Sequence) Find(name string) (Stage, bool) {
 	return Stage{}, false
 }
 
+// The sorts of logs, as sources of Visible: what is read is not every log. "log" is all of them.
+const (
+	LogDHCP = "log:dhcp"
+	LogTFTP = "log:tftp"
+	LogWeb  = "log:web"
+)
+
+// LogsOf are the sorts of logs that can show a stage; none of a stage that is no server's.
+func LogsOf(stage string) []string {
+	switch stage {
+	case "dhcp-discover", "dhcp-offer", "dhcp-request", "dhcp-ack":
+		return []string{LogDHCP}
+	case "bootloader-sent", "bootscript-sent", "kernel-sent", "initrd-sent":
+		return []string{LogTFTP, LogWeb}
+	case "answer-sent", "image-sent", "config-sent", "common-sent", "root-sent", "cracklib-sent", "bind-sent", "sles-img-sent":
+		return []string{LogWeb}
+	}
+	return nil
+}
+
+// seenBy reports whether one of some sources could report the stage.
+func (s Stage) seenBy(sources []string) bool {
+	return slices.ContainsFunc(s.Sources, func(src string) bool {
+		if slices.Contains(sources, src) {
+			return true
+		}
+		logs := LogsOf(s.Name)
+		if logs == nil { // the installer's own words, which come by any
+			logs = []string{LogDHCP, LogTFTP, LogWeb}
+		}
+		return src == "log" && slices.ContainsFunc(logs, func(l string) bool { return slices.Contains(sources, l) })
+	})
+}
+
 // Visible is the sequence where only some sources say anything. A stage that none of them could report is not awaited, and
 // its time is added to that of the stage before it, which then has to last for both.
 func (q Sequence) Visible(sources ...string) Sequence {
@@ -63,7 +97,7 @@ func (q Sequence) Visible(sources ...string) Sequence {
 	last := -1 // the stage before, of those that are awaited
 	for i := range out.Stages {
 		s := &out.Stages[i]
-		if s.Optional || len(s.Sources) == 0 || slices.ContainsFunc(s.Sources, func(src string) bool { return slices.Contains(sources, src) }) {
+		if s.Optional || len(s.Sources) == 0 || s.seenBy(sources) {
 			if !s.Optional {
 				last = i
 			}
