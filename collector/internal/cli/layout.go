@@ -80,7 +80,7 @@ func ascii(s string) bool {
 }
 
 // wrap folds a cleaned text at blanks into lines of at most width cells. A word that is longer than a line is broken
-// behind a slash in the line's second half, else where it must be.
+// behind a slash or comma in the line's second half, else where it must be.
 func wrap(s string, width int) []string {
 	width = max(width, 8)
 	var lines []string
@@ -119,11 +119,11 @@ func prefix(s string, width int) string {
 	return s
 }
 
-// hard is the begin of a word that is too long for a line: up to its last slash, if that is not too early.
+// hard is the begin of a word that is too long for a line: up to its last slash or comma, if that is not too early.
 func hard(s string, width int) string {
 	head := prefix(s, width)
-	if slash := strings.LastIndexByte(head, '/') + 1; slash > len(head)/2 {
-		return head[:slash]
+	if at := strings.LastIndexAny(head, "/,") + 1; len(head) < len(s) && at > len(head)/2 {
+		return head[:at]
 	}
 	return head
 }

@@ -30,8 +30,9 @@ type probeView struct {
 	r       *logs.Report
 	loc     *time.Location
 	verbose bool
-	layout  string // compact, phase, origin, or empty: failures in full
-	days    bool   // the report spans more than one day
+	layout  string            // compact, phase, origin, or empty: failures in full
+	days    bool              // the report spans more than one day
+	told    map[string]string // the node of which a list of causes was written
 }
 
 func (v *probeView) width() int { return min(v.sc.width, defaultWidth) }
@@ -219,9 +220,9 @@ func (v *probeView) heading(n *logs.NodeReport) {
 		}
 		row("", "")
 	}
-	for _, l := range wrap(rest, v.width()-gap) {
+	for _, l := range fold(rest, v.width()-gap) {
 		if l != "" {
-			fmt.Fprintf(v.w, "%s%s\n", pad("", gap), v.sc.paint(dim, l))
+			fmt.Fprintf(v.w, "%s%s\n", pad("", gap), v.sc.paint(dim, strings.TrimSpace(l)))
 		}
 	}
 }
@@ -294,18 +295,19 @@ func (v *probeView) stage(st *logs.StageReport) {
 	if st.GapMS >= 1000 {
 		since = "+" + span(time.Duration(st.GapMS)*time.Millisecond)
 	}
-	rest := ""
-	if st.File != "" {
-		rest = pathEnd(clean(st.File), 24)
-	}
+	more := ""
 	if st.Bytes > 0 {
-		rest += ", " + size(st.Bytes)
+		more += ", " + size(st.Bytes)
 	}
 	if st.Count > 1 {
-		rest = strings.TrimSpace(rest + "  ×" + strconv.Itoa(st.Count))
+		more += "  ×" + strconv.Itoa(st.Count)
 	}
-	row := "  " + v.stamp(st.At) + "  " + pad(since, gapColumn) + "  " + pad(string(st.Name), stageColumn) + pad(clean(st.Program), programColumn+1) + rest
-	fmt.Fprintf(v.w, "%s\n", strings.TrimRight(cut(row, v.width()), " "))
+	row := "  " + v.stamp(st.At) + "  " + pad(since, gapColumn) + "  " + pad(string(st.Name), stageColumn) + pad(clean(st.Program), programColumn+1)
+	file := pathEnd(clean(st.File), max(v.width()-cells(row)-cells(more), 8))
+	if file == "" {
+		more = strings.TrimLeft(more, " ,")
+	}
+	fmt.Fprintf(v.w, "%s\n", strings.TrimRight(cut(row+file+more, v.width()), " "))
 }
 
 // problem writes what went wrong, as a row in its place; what went well later is marked as such.
@@ -379,10 +381,22 @@ func (v *probeView) causes(n *logs.NodeReport) {
 	if !v.verbose && len(list) > causesShown {
 		list = list[:causesShown]
 	}
-	if len(list) > 0 {
-		fmt.Fprintf(v.w, "  likely, in this order:\n")
-		writeCauses(v.w, list, v.width())
+	if len(list) == 0 {
+		return
 	}
+	key := strings.Join(list, "\n")
+	if first := v.told[key]; first != "" && !v.verbose {
+		for _, l := range wrap("likely: as for "+clean(first), v.width()-gap) {
+			fmt.Fprintf(v.w, "  %s\n", l)
+		}
+		return
+	}
+	if v.told == nil {
+		v.told = map[string]string{}
+	}
+	v.told[key] = n.Name
+	fmt.Fprintf(v.w, "  likely, in this order:\n")
+	writeCauses(v.w, list, v.width())
 }
 
 // mark writes a text with a sign in front, folded.

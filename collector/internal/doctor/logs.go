@@ -108,7 +108,7 @@ func (l *Log) fix(syslog string) string {
 		if strings.HasPrefix(to, ":") {
 			to = "127.0.0.1" + to
 		}
-		text := Forward(to)
+		text := forward(to)
 		if syslog == "" {
 			text = "set evidence.syslog.tcp: \"" + to + "\" in provostd.yaml in the place of the file, and:\n" + text
 		}
@@ -124,9 +124,9 @@ func (l *Log) fix(syslog string) string {
 // writes, half an hour's. When it is full lines are dropped; the machine's other logs never wait for it.
 const forwardQueue = "10000"
 
-// Forward is the command that lets rsyslog send a machine's lines to the collector at HOST:PORT, over its restarts. Who
+// forward is the command that lets rsyslog send a machine's lines to the collector at HOST:PORT, over its restarts. Who
 // logged in is none of its business.
-func Forward(to string) string {
+func forward(to string) string {
 	host, port, err := net.SplitHostPort(to)
 	if err != nil {
 		host, port = to, "5140"

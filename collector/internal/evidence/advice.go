@@ -63,7 +63,7 @@ func (v view) node(h *history) NodeReport {
 	case h.before && last == iScript:
 		n.State = Arrived
 		n.Warnings = append(n.Warnings, "its boot script was sent and no kernel: after the boot before, it was probably told to boot from its disk")
-	case last == iAck && !v.tftp && !v.web:
+	case last == iAck && !v.sees(h):
 		n.State = Leased
 	case last >= iRequest && last <= iAck && !b.has(iDiscover) || last <= iAck && last >= 0 && h.tr.VendorClass != "" && !b.netbooted:
 		n.State = Leased
@@ -72,7 +72,7 @@ func (v view) node(h *history) NodeReport {
 	}
 	if n.State == Stopped {
 		if n.Next == "" {
-			n.Next = v.next(last)
+			n.Next = v.next(h, last)
 		}
 		if quiet := v.now.Sub(b.last); blocked == nil && cut < 0 && !b.last.IsZero() && quiet >= 0 && quiet < Patience {
 			n.State = Moving
@@ -175,12 +175,26 @@ func (v view) cut(b *boot) int {
 	return -1
 }
 
+// sees reports whether the log was given in which the node's first file would be: the web server's, if DHCP named a URL.
+func (v view) sees(h *history) bool {
+	switch {
+	case h.tr.BootFile == "":
+		return v.tftp || v.web
+	case strings.HasPrefix(h.tr.BootFile, "http"):
+		return v.web
+	}
+	return v.tftp
+}
+
 // next is the stage that should have come after the last one.
-func (v view) next(last int) Kind {
+func (v view) next(h *history, last int) Kind {
 	switch last {
 	case -1:
 		return Discover
 	case iAck:
+		if k := StageOf(h.tr.BootFile, true); k == BootLoader || k == BootScript {
+			return k
+		}
 		if !v.tftp {
 			return BootScript
 		}
@@ -249,7 +263,7 @@ func (v view) causes(h *history, last int, p *Problem, cut int) (why string, cau
 		why = strings.Replace(why, "was sent", "was asked for", 1)
 		causes = append([]string{file + " was only asked for, nobody logged that it was sent: is it there, and may everybody read it?"}, causes...)
 	}
-	for _, c := range usual(last, v.next(last)) {
+	for _, c := range usual(last, v.next(h, last)) {
 		if !slices.Contains(causes, c) {
 			causes = append(causes, c)
 		}
@@ -303,12 +317,23 @@ func (v view) blockedBy(h *history, p *Problem) (why string, causes []string) {
 		}
 		return file + " is not on the server (" + string(p.Stage) + " missed)", append(causes, "the server's root is another directory than the one that the name starts from")
 	case Forbidden:
-		return file + " may not be read (" + string(p.Stage) + " missed)", []string{"mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`",
+		mode := "mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`"
+		if p.Program == ProgTFTPDHPA {
+			mode = "mode or owner: in.tftpd without -p sends only what everybody may read (chmod o+r), and needs x on every directory above: `namei -l`"
+		}
+		return file + " may not be read (" + string(p.Stage) + " missed)", []string{mode,
 			"SELinux or AppArmor: `ls -Z`, `restorecon -R`", "the server's configuration denies it to this client"}
 	case Aborted:
 		return "the transfer of " + file + " was given up", []string{"the node was reset or lost its link", "packets are lost: MTU, duplex, a firewall that drops TFTP's data ports", "too little memory on the node"}
 	}
-	return "the server answered " + or(p.Reason, "with an error") + " to " + file, []string{"the server's own error log has the reason"}
+	causes = []string{"the server's own error log has the reason"}
+	switch {
+	case strings.Contains(p.Reason, "upstream"), strings.Contains(p.Reason, "HTTP 502"), strings.Contains(p.Reason, "HTTP 504"):
+		causes = []string{"what answers for this path behind the web server is down, or too slow: look at that service, and at the proxy's settings"}
+	case p.Program == ProgApache || p.Program == ProgNginx:
+		causes = []string{"what stands behind the colon is the server's own word: its settings, or its machine, have the fault"}
+	}
+	return file + " was refused (" + string(p.Stage) + " missed): " + or(p.Reason, "an error"), causes
 }
 
 // warnings adds what an administrator should know beside the cause and the problems.

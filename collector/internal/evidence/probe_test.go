@@ -111,6 +111,7 @@ func TestProbe(t *testing.T) {
 		{"NAK, then well", "0 dhcpd[1]: DHCPNAK on 10.9.0.5 to " + m1 + " via br0\n" + dora(1, m1, "10.0.0.5"), web + "3 GET /vmlinuz 10.0.0.5 200 9\n3 GET /initrd.img 10.0.0.5 200 9\n", evidence.Arrived, evidence.Initrd, "", "", ""},
 		{"lease and nothing", dora(0, m1, "10.0.0.5"), tftpIdle + web, evidence.Stopped, evidence.Ack, evidence.BootLoader, "lease given, no TFTP or HTTP request", "next-server"},
 		{"lease and nothing, no log of TFTP or web", dora(0, m1, "10.0.0.5"), "", evidence.Leased, evidence.Ack, "", "", ""},
+		{"lease and nothing, no log of the kind of server that it was sent to", classed(0, m1, "10.0.0.5", "PXEClient:Arch:00007"), web, evidence.Leased, evidence.Ack, "", "", ""},
 		{"only renews", "0 dhcpd[1]: DHCPREQUEST for 10.0.0.5 from " + m1 + " via br0\n0 dhcpd[1]: DHCPACK on 10.0.0.5 to " + m1 + " via br0\n", web, evidence.Leased, evidence.Ack, "", "", ""},
 		{"TFTP not found", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinx.0\n2 in.tftpd[5]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.Ack, evidence.BootLoader, "pxelinx.0 is not on the server", "compare the name"},
 		{"TFTP not readable", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinux.0\n2 in.tftpd[5]: sending NAK (0, Permission denied) to 10.0.0.5\n", evidence.Stopped, evidence.Ack, evidence.BootLoader, "pxelinux.0 may not be read", "mode or owner"},
