@@ -95,7 +95,11 @@ func (f *finding) cause(c *proto.Cause) []string {
 		}
 		out = append(out, fmt.Sprintf("It asked for the installer again after %s that did not come to an end, %s: it is kept from installing for ever.", count(c.Count, "attempt"), at))
 	case proto.CauseStageDeadline:
-		out = append(out, fmt.Sprintf("Stage %s did not come in its last time, which ended %s.", c.Name, at), f.reached())
+		late := c.Message // X did not come within twice 5m
+		if late == "" {
+			late = c.Name + " did not come in its last time"
+		}
+		out = append(out, fmt.Sprintf("Stage %s; that ended %s.", late, at), f.reached())
 	case proto.CauseAbort:
 		by := ""
 		if e := f.last(proto.KindAborted); e != nil && e.Actor != "" {
@@ -108,7 +112,7 @@ func (f *finding) cause(c *proto.Cause) []string {
 	if c.Try > 1 {
 		out = append(out, fmt.Sprintf("That was try %d.", c.Try))
 	}
-	if c.Message != "" && !slices.Contains(c.Tail, c.Message) {
+	if c.Message != "" && c.Kind != proto.CauseStageDeadline && !slices.Contains(c.Tail, c.Message) {
 		says := "It says: "
 		if c.Kind == proto.CauseAbort {
 			says = "The reason given: "

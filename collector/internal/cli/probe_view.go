@@ -257,8 +257,7 @@ func (v *probeView) node(n *logs.NodeReport) {
 	}
 	if n.State == logs.Stopped {
 		v.awaited(n)
-		lines := wrap(clean(sentence(n.Why)), v.width()-2)
-		for _, l := range lines {
+		for _, l := range wrap(clean(sentence(n.Why)), v.width()-2) {
 			fmt.Fprintf(v.w, "  %s\n", v.sc.paint(red, l))
 		}
 		v.causes(n)
@@ -276,11 +275,13 @@ func (v *probeView) node(n *logs.NodeReport) {
 	}
 }
 
+// sentence makes one of a text. What begins with a name, of a file or a status, is left as it is.
 func sentence(s string) string {
-	if s == "" {
-		return s
+	first, _, _ := strings.Cut(s, " ")
+	if s == "" || strings.IndexFunc(first, func(r rune) bool { return r < 'a' || r > 'z' }) >= 0 {
+		return s + "."
 	}
-	return strings.ToUpper(s[:1]) + s[1:] + "."
+	return upper(s) + "."
 }
 
 // The columns of a stage: stamp, time since the stage before, name, program, and the rest of the row.

@@ -135,6 +135,7 @@ func forward(to string) string {
 target="` + host + `" port="` + port + `"
 template="RSYSLOG_SyslogProtocol23Format"
 queue.type="LinkedList" queue.size="` + forwardQueue + `"
-queue.timeoutEnqueue="0" action.resumeRetryCount="-1")
+queue.timeoutEnqueue="0" action.resumeRetryCount="-1"
+action.resumeInterval="5")
 ' > /etc/rsyslog.d/provost.conf && systemctl restart rsyslog`
 }
