@@ -206,7 +206,7 @@ func (v *probeView) frontend() {
 		v.mark("-", dim, a)
 	}
 	if len(v.r.NotSeen) > 0 {
-		v.mark("!", yellow, "in no line: "+strings.Join(v.r.NotSeen, ", "))
+		v.mark("!", yellow, "in no line: "+foldNames(v.r.NotSeen))
 	}
 	for i := range v.r.Frontend {
 		p := &v.r.Frontend[i]
@@ -229,8 +229,9 @@ func (v *probeView) frontend() {
 }
 
 func (v *probeView) files() {
-	const name, number = 35, 9
+	const number = 9
 	heads := []string{"lines", "known", "ignored", "unknown", "broken"}
+	name := max(v.width()-len(heads)*number, 12)
 	fmt.Fprintf(v.w, "\n%s", v.sc.paint(bold, pad("log", name)))
 	for _, h := range heads {
 		fmt.Fprintf(v.w, "%*s", number, h)
