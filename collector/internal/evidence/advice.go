@@ -315,6 +315,9 @@ func (v view) blockedBy(h *history, p *Problem) (why string, causes []string) {
 		if strings.Contains(file, "//") || strings.Contains(file, `\`) {
 			causes = append(causes, "the path has // or a backslash in it")
 		}
+		if n := h.cur.searched; p.Stage == BootScript && n > 0 {
+			causes = append(causes, fmt.Sprintf("it looked for %d more before that, like %s: any one of them will do", n, h.cur.tried))
+		}
 		return file + " is not on the server (" + string(p.Stage) + " missed)", append(causes, "the server's root is another directory than the one that the name starts from")
 	case Forbidden:
 		mode := "mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`"

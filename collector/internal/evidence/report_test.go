@@ -151,3 +151,18 @@ func TestWithRotated(t *testing.T) {
 		}
 	}
 }
+
+// Of a configuration that is not there it is said which other names would have done.
+func TestProbeSearch(t *testing.T) {
+	log := ""
+	for i, f := range []string{"grubx64.efi", "grub.cfg-0A000005", "grub.cfg-0A00000", "grub.cfg"} {
+		log += fmt.Sprintf("%d in.tftpd[%d]: RRQ from 10.0.0.5 filename %s\n", i+2, i, f)
+		if i > 0 {
+			log += fmt.Sprintf("%d in.tftpd[%d]: sending NAK (1, File not found) to 10.0.0.5\n", i+2, i)
+		}
+	}
+	n := probe(t, dora(0, m1, "10.0.0.5"), log).Nodes[0]
+	if !slices.Contains(n.Causes, "it looked for 2 more before that, like grub.cfg-0A00000: any one of them will do") {
+		t.Errorf("causes %q, want the names that it looked for", n.Causes)
+	}
+}
