@@ -11,22 +11,23 @@ import (
 	"provost/collector/internal/api"
 	"provost/collector/internal/doctor"
 	"provost/collector/internal/registry"
+	"provost/collector/internal/servers"
 	"provost/proto"
 )
 
 // doctor looks at everything that this collector works with.
 func (s *Server) doctor(ctx context.Context, p api.Profiles) []proto.Check {
+	tftp := servers.Installed(servers.TFTP()) // dnsmasq may be there for something else: the first one counts
 	return doctor.Check(ctx, doctor.Site{
 		Data: s.set.Dirs.Data, Images: s.set.Dirs.Images, Overlay: s.set.Overlay, Profiles: p, Warnings: s.ownWarnings, Database: s.store.Trouble,
 		Logs:         func() (used, quota int64) { u := s.logs.Usage(); return u.Used, u.Quota },
 		Certificates: s.ca.Certificates(), Now: time.Now(),
 		Evidence: s.read.checks(), Syslog: s.set.Evidence.Syslog.TCP, Rogues: s.read.rogues(),
 		Listeners: s.listeners(),
-		Clock:     doctor.KernelClock, Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
-		Trees: []doctor.Tree{
-			{Name: "TFTP", Roots: s.set.Evidence.TFTPRoots, Users: []string{"tftp", "dnsmasq", "nobody"}},
-			{Name: "web", Roots: s.set.Evidence.WebRoots, Users: []string{"apache", "www-data", "nginx", "wwwrun", "http"}},
-		},
+		Clock:     doctor.KernelClock, Signs: doctor.ClockSigns(), Addresses: net.InterfaceAddrs, Advertise: s.set.Advertise,
+		Trees: []doctor.Tree{{Name: "TFTP", Roots: s.set.Evidence.TFTPRoots, Readers: tftp[:min(len(tftp), 1)]},
+			{Name: "web", Roots: s.set.Evidence.WebRoots, Readers: servers.Installed(servers.Web())}},
+		Sockets: doctor.Sockets, TFTPOptions: servers.OptionFiles(), Looks: &s.looks,
 	})
 }
 

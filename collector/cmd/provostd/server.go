@@ -22,6 +22,7 @@ import (
 	"provost/collector/internal/auth"
 	"provost/collector/internal/boot"
 	"provost/collector/internal/deadline"
+	"provost/collector/internal/doctor"
 	"provost/collector/internal/registry"
 	"provost/collector/internal/store"
 )
@@ -47,6 +48,7 @@ type Server struct {
 	reg   *registry.Registry
 	api   *api.API
 	read  *logs // of the frontend
+	looks doctor.Looks
 
 	tls, plain, socket net.Listener
 	servers            []server

@@ -23,11 +23,12 @@ func doctorCommand(s *session) *cobra.Command {
 		Long: `Doctor looks at the frontend: is the collector there and of this program's
 version, does its database work, is there room on its disks, are certificates
 good for long, is the clock kept, are the addresses in boot scripts this
-machine's, do its listeners answer, are kernel and initrds of each profile and
-the agent's overlay there, may the TFTP and web servers read their files, can
-the logs be read that are its evidence, and is there a DHCP server that is not
-ours. One line for each; where something is
-not good, what to do stands below it.`,
+machine's, do its listeners answer, which of DHCP, TFTP and HTTP run here, are
+kernel and initrds of each profile and the agent's overlay there, may the TFTP
+and web servers read their files, can the logs be read that are its evidence,
+does in.tftpd log refusals, and is there a DHCP server that is not ours. One
+line for each; where something is not good, what to do stands below it. A file
+system that does not answer within 2 s is reported, and not waited for.`,
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(cmd, o.output, "text", "json", "yaml"); err != nil {
@@ -87,6 +88,15 @@ func (s *session) versions(collector string) proto.Check {
 		Fix: "install the same version of both"}
 }
 
+// fixLines folds what a check says to do. Its lines stay lines: one may be a command that is to be copied.
+func fixLines(fix string, width int) []string {
+	var out []string
+	for l := range strings.SplitSeq(fix, "\n") {
+		out = append(out, wrap(clean(l), width)...)
+	}
+	return out
+}
+
 func writeDoctor(s *session, all []proto.Check, bad int) error {
 	out, sc := bufio.NewWriter(s.Stdout), s.screen(s.Stdout)
 	width, names, warned := min(sc.width, defaultWidth), 0, 0
@@ -110,7 +120,7 @@ func writeDoctor(s *session, all []proto.Check, bad int) error {
 		}
 		if c.Fix != "" {
 			begin = pad("", 4) + "→ "
-			for _, l := range wrap(clean(c.Fix), width-6) {
+			for _, l := range fixLines(c.Fix, width-6) {
 				out.WriteString(begin + l + "\n")
 				begin = pad("", 6)
 			}

@@ -129,8 +129,14 @@ func describeKind(e *proto.Event) (string, weight) {
 		if e.Source == proto.SourceAgent {
 			return "stalled before stage " + e.Stage, warning
 		}
+		if e.Message != "" {
+			return "stalled: " + e.Message, warning
+		}
 		return "stalled: stage " + e.Stage + " did not come in its time", warning
 	case proto.KindDeadline:
+		if e.Message != "" {
+			return "failed: " + e.Message, bad
+		}
 		return "failed: stage " + e.Stage + " did not come in its last time", bad
 	case proto.KindAborted:
 		return "aborted" + by, bad

@@ -113,7 +113,8 @@ func runEvents(ctx context.Context, s *session, o eventsOptions, expr string, at
 	})
 }
 
-// eventLine writes events with the node in front. Its columns grow with what they hold.
+// eventLine writes events with the node in front, one a line; on a terminal a long one is folded. Its columns grow with what
+// they hold.
 type eventLine struct {
 	sc             screen
 	location       *time.Location
@@ -132,8 +133,16 @@ func (l *eventLine) write(w *bufio.Writer, e *proto.Event) {
 	l.sources = max(l.sources, min(cells(source), 14))
 	text, weight := describe(e)
 	sign, colour := weight.mark()
-	fmt.Fprintf(w, "%s  %s  %s  %s %s\n", pad(node, l.names), t.Format(time.TimeOnly), pad(cut(source, l.sources), l.sources), l.sc.paint(colour, sign),
-		l.sc.paint(colour, clean(text)))
+	text = clean(text)
+	head := pad(node, l.names) + "  " + t.Format(time.TimeOnly) + "  " + pad(cut(source, l.sources), l.sources) + "  "
+	lines := []string{text}
+	if l.sc.terminal {
+		lines = wrap(text, max(l.sc.width-cells(head)-2, 20))
+	}
+	fmt.Fprintf(w, "%s%s %s\n", head, l.sc.paint(colour, sign), l.sc.paint(colour, lines[0]))
+	for _, more := range lines[1:] {
+		fmt.Fprintf(w, "%s%s\n", pad("", cells(head)+2), l.sc.paint(colour, more))
+	}
 }
 
 // The waits between two attempts to open the feed again: half a second, doubled each time, each cut at random to between

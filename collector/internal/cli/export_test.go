@@ -6,15 +6,16 @@ import "io"
 
 // For the tests of what stands between a node's text and a terminal.
 var (
-	Clean   = clean
-	Hostile = hostile
-	Cells   = cells
-	Cut     = cut
-	Wrap    = wrap
-	Span    = span
-	Took    = took
-	Offset  = offset
-	Size    = size
+	Clean    = clean
+	Hostile  = hostile
+	Cells    = cells
+	Cut      = cut
+	Wrap     = wrap
+	Sentence = sentence
+	Span     = span
+	Took     = took
+	Offset   = offset
+	Size     = size
 
 	LastStepLog = lastStepLog
 )

@@ -23,6 +23,8 @@ func TestExplainExternal(t *testing.T) {
 	}{
 		{"stalled, and no log", proto.StatusStalled, nil, []proto.Event{ordered}, []string{"Your own PXE server boots this node", "No log of the frontend has shown anything"}},
 		{"under way, and a log", proto.StatusPXEBooting, nil, []proto.Event{ordered, kernel}, []string{"last showed kernel-sent, at 11:48:00, 12m ago (log:dnsmasq)"}},
+		{"overdue", proto.StatusFailed, &proto.Cause{Kind: proto.CauseStageDeadline, Name: "kernel-sent", Source: proto.SourceDeadline, At: before("3m"), Message: "kernel-sent did not come within twice 5m"},
+			[]proto.Event{ordered}, []string{"Stage kernel-sent did not come within twice 5m; that ended at 11:57:00, 3m ago. The last stage that it reached is"}},
 		{"a loop", proto.StatusFailed, &proto.Cause{Kind: proto.CauseLoop, Count: 2, Source: "log:dnsmasq", At: before("10m"), Message: "set its next boot to disk in your PXE configuration"},
 			[]proto.Event{ordered, kernel, loop}, []string{"Its installer was booted again after 1 attempt", "set its next boot to disk in your PXE configuration", "loop: the installer was booted again"}},
 	} {

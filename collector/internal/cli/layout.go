@@ -80,7 +80,7 @@ func ascii(s string) bool {
 }
 
 // wrap folds a cleaned text at blanks into lines of at most width cells. A word that is longer than a line is broken
-// where it must be.
+// behind a slash or comma in the line's second half, else where it must be.
 func wrap(s string, width int) []string {
 	width = max(width, 8)
 	var lines []string
@@ -108,8 +108,8 @@ func wrap(s string, width int) []string {
 	return lines
 }
 
-// hard is the longest begin of s that fits into width cells, at least one rune.
-func hard(s string, width int) string {
+// prefix is the longest begin of s that fits into width cells, at least one rune.
+func prefix(s string, width int) string {
 	n := 0
 	for i, r := range s {
 		if n += runeCells(r); n > width && i > 0 {
@@ -117,6 +117,31 @@ func hard(s string, width int) string {
 		}
 	}
 	return s
+}
+
+// hard is the begin of a word that is too long for a line: up to its last slash or comma, if that is not too early.
+func hard(s string, width int) string {
+	head := prefix(s, width)
+	if at := strings.LastIndexAny(head, "/,") + 1; len(head) < len(s) && at > len(head)/2 {
+		return head[:at]
+	}
+	return head
+}
+
+// fold breaks a cleaned line into pieces of at most width cells, behind a blank where there is one in the second half, and
+// keeps every character.
+func fold(s string, width int) []string {
+	width = max(width, 8)
+	var out []string
+	for cells(s) > width {
+		head := prefix(s, width)
+		if blank := strings.LastIndexByte(head, ' ') + 1; blank > len(head)/2 {
+			head = head[:blank]
+		}
+		out = append(out, head)
+		s = s[len(head):]
+	}
+	return append(out, s)
 }
 
 // wrapList folds a node set at its commas, for it has no blanks; a piece that is longer than the line is left whole, so

@@ -94,3 +94,13 @@ func TestWrapKeepsAll(t *testing.T) {
 		}
 	})
 }
+
+// A sentence begins with a capital, unless it begins with a name.
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{"": ".", "lease given": "Lease given.", "nosuch/pxelinux.0 is not there": "nosuch/pxelinux.0 is not there.",
+		"failed(motd=1): x": "failed(motd=1): x.", "vmlinuz-5 may not": "vmlinuz-5 may not.", "Up": "Up."} {
+		if got := cli.Sentence(in); got != want {
+			t.Errorf("sentence(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

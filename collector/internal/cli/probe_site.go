@@ -334,10 +334,14 @@ func (v *probeView) checks() {
 		case proto.CheckWarn:
 			sign, colour = "!", yellow
 		}
-		text := c.Name + ": " + c.Detail
-		if c.Fix != "" {
-			text += " → " + c.Fix
+		v.mark(sign, colour, c.Name+": "+c.Detail)
+		if c.Fix == "" {
+			continue
 		}
-		v.mark(sign, colour, text)
+		begin := "    → "
+		for _, l := range fixLines(c.Fix, v.width()-6) {
+			v.w.WriteString(begin + l + "\n")
+			begin = pad("", 6)
+		}
 	}
 }

@@ -266,21 +266,8 @@ func isBad(status string) bool {
 
 // head writes the counts and the frontend's own warnings.
 func (v *statusView) head(w *bufio.Writer, sc screen) {
-	room, used := min(sc.width, defaultWidth), 0
-	for i, p := range v.headline() {
-		switch {
-		case i == 0:
-		case used+3+cells(p.text) > room:
-			w.WriteByte('\n')
-			used = 0
-		default:
-			w.WriteString(" · ")
-			used += 3
-		}
-		w.WriteString(sc.paint(p.colour, p.text))
-		used += cells(p.text)
-	}
-	w.WriteByte('\n')
+	room := min(sc.width, defaultWidth)
+	writeParts(w, sc, room, v.headline())
 	for _, warning := range v.warnings {
 		mark := "! "
 		for _, l := range wrap(clean(warning), room-2) {

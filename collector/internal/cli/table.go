@@ -129,3 +129,22 @@ func indented(lines []string, by int) []string {
 	}
 	return lines
 }
+
+// writeParts writes short texts one after another, in as many lines as they take.
+func writeParts(w *bufio.Writer, sc screen, room int, parts []cell) {
+	used := 0
+	for i, p := range parts {
+		switch {
+		case i == 0:
+		case used+3+cells(p.text) > room:
+			w.WriteByte('\n')
+			used = 0
+		default:
+			w.WriteString(" · ")
+			used += 3
+		}
+		w.WriteString(sc.paint(p.colour, p.text))
+		used += cells(p.text)
+	}
+	w.WriteByte('\n')
+}

@@ -110,16 +110,23 @@ func installID(ctx context.Context, cl *client.Client, cmd *cobra.Command, node,
 
 func writeTimeline(w *bufio.Writer, sc screen, list *proto.EventList, now time.Time) {
 	in := &list.Install
-	title := fmt.Sprintf("%s · install %d · %s · profile %s", in.Node, in.Ordinal, in.Summary, in.Profile)
-	if in.Label != "" {
-		title += " · label " + in.Label
+	var title []cell
+	for _, text := range []string{in.Node, fmt.Sprintf("install %d", in.Ordinal), in.Summary, "profile " + in.Profile, "label " + in.Label} {
+		if text != "label " {
+			title = append(title, cell{clean(text), bold})
+		}
 	}
-	fmt.Fprintf(w, "%s\n", sc.paint(bold, clean(title)))
-	fmt.Fprintf(w, "ordered %s", in.Ordered.In(now.Location()).Format("Mon 2006-01-02 15:04:05 MST"))
+	writeParts(w, sc, sc.width, title)
+	ordered := in.Ordered.In(now.Location()).Format("Mon 2006-01-02 15:04:05 MST")
 	if in.Actor != "" {
-		fmt.Fprintf(w, " by %s", clean(in.Actor))
+		ordered += " by " + in.Actor
 	}
-	fmt.Fprintf(w, "\nid      %s\n\n", clean(in.ID))
+	head := "ordered "
+	for _, l := range wrap(clean(ordered), sc.width-len(head)) {
+		fmt.Fprintf(w, "%s%s\n", head, l)
+		head = pad("", len(head))
+	}
+	fmt.Fprintf(w, "id      %s\n\n", clean(in.ID))
 	sources := 6
 	for i := range list.Events {
 		sources = max(sources, min(cells(clean(string(list.Events[i].Source))), 14))

@@ -152,7 +152,7 @@ func small() *fake {
 		{Kind: proto.KindOrdered, Source: proto.SourceOperator, Stage: "ordered", At: before("5m"), Seq: 1, Actor: "root"},
 		{Kind: proto.KindStage, Source: "log:dnsmasq", Stage: "dhcp-discover", At: before("4m"), Seq: 1},
 		{Kind: proto.KindStage, Source: "log:dnsmasq", Stage: "dhcp-offer", At: before("3m59s"), Seq: 2, Message: "10.0.0.4"},
-		{Kind: proto.KindStalled, Source: proto.SourceDeadline, Stage: "dhcp-ack", At: before("3m"), Seq: 1},
+		{Kind: proto.KindStalled, Source: proto.SourceDeadline, Stage: "dhcp-ack", At: before("3m"), Seq: 1, Message: "dhcp-ack did not come within 1m"},
 	}}}
 	f.installs["n1"] = []proto.EventList{{Schema: 1, Install: proto.Install{Schema: 1, ID: id3, Node: "n1", Ordinal: 3, Profile: "compute", Ordered: before("33m"),
 		Actor: "root", Status: proto.StatusBooted, Summary: "booted"}}}

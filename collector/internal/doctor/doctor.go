@@ -2,6 +2,7 @@
 
 // Package doctor looks at the frontend: at what the collector needs to work, and at what a node needs of it to be
 // installed. It must never change anything, wait without a bound, or say that something is good which it did not look at.
+// What is to be typed stands in lines of its own, so that it can be copied from a terminal.
 package doctor
 
 import (
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,9 +44,13 @@ type Site struct {
 	Syslog                string // where syslog is received by TCP, HOST:PORT; empty if it is not
 	Rogues                []Rogue
 	Clock                 func() (kept bool, err error) // KernelClock
+	Signs                 []Sign                        // that the clock is kept, where the kernel may not be asked
 	Addresses             func() ([]net.Addr, error)    // of this machine
 	Advertise             []string                      // as the settings have it
 	Trees                 []Tree
+	Sockets               func() ([]Socket, error) // Sockets
+	TFTPOptions           []string                 // files with the options of in.tftpd
+	Looks                 *Looks                   // shared by all calls; nil: of this call alone
 }
 
 // Listener is a place where the collector answers.
@@ -62,26 +68,54 @@ const (
 	soonOver = 14 * 24 * time.Hour
 )
 
-// Check looks at everything.
+// Check looks at everything, at the same time, and returns after lookLimit and a bit at most.
 func Check(ctx context.Context, s Site) []proto.Check {
-	var out checks
-	out.database(s)
-	out.warnings(s)
-	out.disk("disk of the data", s.Data, true)
-	out.disk("disk of the images", s.Images, s.needsImages())
-	out.logs(s)
-	out.certificates(s)
-	out.clock(s)
-	out.addresses(s)
+	if s.Looks == nil {
+		s.Looks = &Looks{}
+	}
+	parts := []func(*checks){
+		func(c *checks) { c.database(s) },
+		func(c *checks) { c.warnings(s) },
+		func(c *checks) {
+			c.look(ctx, s.Looks, "disk of the data", s.Data, func(c *checks) { c.disk("disk of the data", s.Data, true) })
+		},
+		func(c *checks) {
+			c.look(ctx, s.Looks, "disk of the images", s.Images, func(c *checks) { c.disk("disk of the images", s.Images, s.needsImages()) })
+		},
+		func(c *checks) { c.logs(s) },
+		func(c *checks) { c.certificates(s) },
+		func(c *checks) { c.look(ctx, s.Looks, "time", "/run", func(c *checks) { c.clock(s) }) },
+		func(c *checks) { c.addresses(s) },
+	}
 	for _, l := range s.Listeners {
-		out.listener(ctx, l)
+		parts = append(parts, func(c *checks) { c.listener(ctx, l) })
 	}
-	out.profiles(s)
+	parts = append(parts,
+		func(c *checks) { c.services(s) },
+		func(c *checks) { c.look(ctx, s.Looks, "profiles", s.Images, func(c *checks) { c.profiles(s) }) },
+	)
 	for _, t := range s.Trees {
-		out.tree(ctx, t)
+		name := t.Name + " files"
+		parts = append(parts, func(c *checks) {
+			c.look(ctx, s.Looks, name, strings.Join(t.Roots, " "), func(c *checks) { c.tree(ctx, t) })
+		})
 	}
-	out.evidence(s)
-	return out
+	for _, l := range s.Evidence {
+		parts = append(parts, func(c *checks) {
+			c.look(ctx, s.Looks, "log "+l.Name, or(l.Path, l.Name), func(c *checks) { c.log(&l, s.Syslog) })
+		})
+	}
+	parts = append(parts,
+		func(c *checks) { c.look(ctx, s.Looks, "TFTP log", "/etc", func(c *checks) { c.tftpLog(s) }) },
+		func(c *checks) { c.rogues(s) },
+	)
+	found := make([]checks, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		all.Go(func() { part(&found[i]) })
+	}
+	all.Wait()
+	return slices.Concat(found...)
 }
 
 type checks []proto.Check

@@ -10,16 +10,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"provost/collector/internal/servers"
 	"provost/proto"
 )
 
@@ -27,13 +25,23 @@ import (
 type Tree struct {
 	Name  string   // "TFTP", "web"
 	Roots []string // directories; one that is not there is passed over
-	Users []string // under which such servers run; one that is not there is passed over
+	// Readers are those of the servers that are installed here, which give it. Each of them must be able to read it; none: it
+	// is not looked at.
+	Readers []servers.Reader
+}
+
+// Sign is a file that shows that a program keeps the clock.
+type Sign struct{ Path, Program string }
+
+// ClockSigns are those of the NTP clients that distributions ship. That of timesyncd says that the clock was set.
+func ClockSigns() []Sign {
+	return []Sign{{"/run/systemd/timesync/synchronized", "systemd-timesyncd"}, {"/run/chrony/chronyd.sock", "chronyd"}, {"/run/ntpd.pid", "ntpd"}}
 }
 
 const (
 	// treeEntries and treeTime bound the look at a tree: a mirror of a distribution may lie below it.
 	treeEntries = 20000
-	treeTime    = 2 * time.Second
+	treeTime    = lookLimit - 500*time.Millisecond
 )
 
 // clock looks whether something keeps this machine's time (adjtimex(2)): deadlines, and the times in every status, rest
@@ -44,6 +52,14 @@ func (c *checks) clock(s Site) {
 	}
 	kept, err := s.Clock()
 	switch {
+	case errors.Is(err, unix.EPERM): // ProtectClock=yes keeps even reading from the service (systemd.exec(5))
+		for _, sign := range s.Signs {
+			if _, err := os.Stat(sign.Path); err == nil || errors.Is(err, fs.ErrPermission) { // it is there, and for its own user only
+				c.good("time", "%s runs; the kernel itself may not be asked by this service", sign.Program)
+				return
+			}
+		}
+		c.add(proto.CheckWarn, "time", "timedatectl status", "not looked at: the kernel may not be asked by this service, and there is no sign of systemd-timesyncd, chronyd or ntpd")
 	case err != nil:
 		c.add(proto.CheckWarn, "time", "timedatectl status", "the kernel does not say whether the clock is kept: %v", err)
 	case !kept:
@@ -99,27 +115,28 @@ func (c *checks) addresses(s Site) {
 	c.good("addresses", "nodes are told the one that they reached, of %s", strings.Join(own, ", "))
 }
 
-// tree looks whether the servers' users may read what lies there: a file with mode 0600 is the most common reason why a
-// node gets no kernel or answer file.
+// tree looks whether the servers may read what lies there: a file with mode 0600 is the most common reason why a node gets
+// no kernel or answer file.
 func (c *checks) tree(ctx context.Context, t Tree) {
-	var who []reader
-	for _, name := range t.Users {
-		if r, err := lookUp(name); err == nil {
-			who = append(who, r)
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, treeTime)
 	defer cancel()
 	seen, shut := 0, 0
 	first, roots := "", []string{}
+	note := func(path, why string) {
+		if shut++; first == "" {
+			first = path + " " + why
+		}
+	}
 	for _, root := range t.Roots {
-		if _, err := os.Stat(root); err != nil || len(who) == 0 {
+		if _, err := os.Stat(root); err != nil || len(t.Readers) == 0 {
 			continue
 		}
 		roots = append(roots, root)
 		for dir := filepath.Dir(root); ; dir = filepath.Dir(dir) {
-			if info, err := os.Stat(dir); err == nil && first == "" && cannot(info, who) != "" {
-				shut, first = shut+1, dir+" "+cannot(info, who)
+			if info, err := os.Stat(dir); err == nil {
+				if why := cannot(info, t.Readers); why != "" {
+					note(dir, why)
+				}
 			}
 			if dir == filepath.Dir(dir) {
 				break
@@ -132,103 +149,75 @@ func (c *checks) tree(ctx context.Context, t Tree) {
 			why := ""
 			if d != nil && d.Type()&fs.ModeSymlink == 0 {
 				if info, err := d.Info(); err == nil {
-					why = cannot(info, who)
+					why = cannot(info, t.Readers)
 				}
 			}
-			if why == "" && err != nil && d != nil && d.IsDir() {
-				return fs.SkipDir // provostd itself may not look into it
+			if why != "" {
+				note(path, why)
 			}
-			if why == "" {
-				return nil
-			}
-			if shut++; first == "" {
-				first = path + " " + why
-			}
-			if d != nil && d.IsDir() {
+			if d != nil && d.IsDir() && (why != "" || err != nil) { // err: provostd itself may not look into it
 				return fs.SkipDir
 			}
 			return nil
 		})
 		if err != nil && !errors.Is(err, errEnough) {
-			shut++
+			note(root, "cannot be looked at: "+err.Error())
 		}
 	}
 	if len(roots) == 0 {
 		return
 	}
-	name := t.Name + " files"
+	name, below := t.Name+" files", strings.Join(roots, " ")
 	if shut > 0 {
-		names := make([]string, len(who))
-		for i, r := range who {
-			names[i] = r.name
-		}
-		c.add(proto.CheckWarn, name, "chmod -R o+rX "+strings.Join(roots, " ")+", if nothing secret is there",
-			"%d of the files below %s cannot be read by %s: %s", shut, strings.Join(roots, " "), strings.Join(names, " or "), first)
+		c.add(proto.CheckWarn, name, "if nothing secret is there:\nchmod -R o+rX "+below, "%s below %s cannot be read: %s", count(shut, "file or directory", "files or directories"), below, first)
 		return
 	}
-	text := fmt.Sprintf("%d files below %s can be read", seen, strings.Join(roots, " "))
+	text := fmt.Sprintf("%d files below %s can be read", seen, below)
 	if seen > treeEntries || ctx.Err() != nil {
-		text = fmt.Sprintf("the first %d files below %s can be read; the rest was not looked at", seen, strings.Join(roots, " "))
+		text = fmt.Sprintf("the first %d files below %s can be read; the rest was not looked at", seen, below)
 	}
 	c.good(name, "%s", text)
 }
 
 var errEnough = errors.New("enough was seen")
 
-// reader is a user of this machine with its groups.
-type reader struct {
-	name string
-	uid  uint32
-	gids []uint32
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
-func lookUp(name string) (reader, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return reader{}, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return reader{}, err
-	}
-	r := reader{name: name, uid: uint32(uid)}
-	ids, err := u.GroupIds()
-	if err != nil {
-		ids = []string{u.Gid}
-	}
-	for _, id := range ids {
-		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
-			r.gids = append(r.gids, uint32(n))
-		}
-	}
-	return r, nil
-}
-
-// cannot says why none of the users can read a file, or go through a directory; "" if one can. Access lists are not
-// looked at.
-func cannot(info fs.FileInfo, who []reader) string {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return ""
-	}
-	want, what := fs.FileMode(4), "r"
-	if info.IsDir() {
-		want, what = 1, "x"
-	}
-	mode := info.Mode().Perm()
+// cannot says who may not read a file, or go through a directory, and why; "" if every reader may.
+func cannot(info fs.FileInfo, who []servers.Reader) string {
 	for _, r := range who {
-		shift := 0
-		switch {
-		case r.uid == 0:
-			return ""
-		case r.uid == st.Uid:
-			shift = 6
-		case slices.Contains(r.gids, st.Gid):
-			shift = 3
-		}
-		if mode>>shift&want != 0 {
-			return ""
+		if what := r.Lacks(info); what != "" {
+			return "has " + servers.Owned(info) + " and lacks " + what + " for " + r.String()
 		}
 	}
-	return fmt.Sprintf("has mode %04o and lacks %s for them", mode, what)
+	return ""
+}
+
+// tftpLog looks whether in.tftpd, where Debian or SUSE start it, writes down what a missing file looks like.
+func (c *checks) tftpLog(s Site) {
+	o, ok := servers.ReadOptions(s.TFTPOptions...)
+	if !ok || len(s.Evidence) == 0 {
+		return
+	}
+	fix := "add -vv to TFTP_OPTIONS in " + o.File + ", then:\nsystemctl restart " + tftpUnit(o.File)
+	switch {
+	case o.Verbose == 0:
+		c.add(proto.CheckWarn, "TFTP log", fix, "in.tftpd runs without -v: it logs neither requests nor refusals")
+	case o.Verbose == 1:
+		c.add(proto.CheckWarn, "TFTP log", fix, "in.tftpd runs with -v, not -vv: it does not log refusals, and a file that is missing looks sent")
+	default:
+		c.good("TFTP log", "in.tftpd logs requests and refusals")
+	}
+}
+
+func tftpUnit(settings string) string {
+	if strings.HasSuffix(settings, "tftpd-hpa") { // Debian
+		return "tftpd-hpa"
+	}
+	return "tftp"
 }

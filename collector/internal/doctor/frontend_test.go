@@ -8,22 +8,57 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"provost/collector/internal/doctor"
+	"provost/collector/internal/servers"
 	"provost/proto"
 )
 
 func TestClock(t *testing.T) {
+	dir := t.TempDir()
+	sign := filepath.Join(dir, "synchronized")
+	if err := os.WriteFile(sign, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	signs := []doctor.Sign{{Path: filepath.Join(dir, "none"), Program: "chronyd"}, {Path: sign, Program: "systemd-timesyncd"}}
 	for _, tt := range []struct {
-		kept bool
-		err  error
-		want string
-	}{{true, nil, proto.CheckGood}, {false, nil, proto.CheckWarn}, {false, errors.New("no"), proto.CheckWarn}} {
-		site := doctor.Site{Data: t.TempDir(), Clock: func() (bool, error) { return tt.kept, tt.err }}
-		if c := find(t, doctor.Check(t.Context(), site), "time"); c.State != tt.want {
-			t.Errorf("time with %v, %v = %+v, want %s", tt.kept, tt.err, c, tt.want)
+		kept  bool
+		err   error
+		signs []doctor.Sign
+		want  string
+	}{
+		{true, nil, nil, "good the clock is kept"},
+		{false, nil, signs, "warn nothing keeps"},
+		{false, errors.New("no"), signs, "warn does not say"},
+		{false, unix.EPERM, signs, "good systemd-timesyncd runs"}, // as under ProtectClock=
+		{false, unix.EPERM, signs[:1], "warn not looked at"},
+	} {
+		state, text, _ := strings.Cut(tt.want, " ")
+		site := doctor.Site{Data: dir, Clock: func() (bool, error) { return tt.kept, tt.err }, Signs: tt.signs}
+		if c := find(t, doctor.Check(t.Context(), site), "time"); c.State != state || !strings.Contains(c.Detail, text) {
+			t.Errorf("time with %v, %v, %v = %+v, want %s", tt.kept, tt.err, tt.signs, c, tt.want)
+		}
+	}
+}
+
+// TestTFTPLog: where in.tftpd does not log refusals, it is said, and in which file to mend it.
+func TestTFTPLog(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "tftpd-hpa")
+	for options, want := range map[string]string{"--secure": "warn runs without -v", "--secure -v": "warn not -vv", "--secure -vv": "good requests and refusals"} {
+		if err := os.WriteFile(path, []byte("TFTP_OPTIONS=\""+options+"\"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		site := doctor.Site{Data: dir, TFTPOptions: []string{path}, Evidence: []doctor.Log{{Name: "syslog"}}}
+		state, text, _ := strings.Cut(want, " ")
+		c := find(t, doctor.Check(t.Context(), site), "TFTP log")
+		if c.State != state || !strings.Contains(c.Detail, text) || state == "warn" && !strings.Contains(c.Fix, "TFTP_OPTIONS in "+path+", then:\nsystemctl restart tftpd-hpa") {
+			t.Errorf("%s: %+v, want %s", options, c, want)
 		}
 	}
 }
@@ -76,7 +111,10 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(root)
-	tree := doctor.Tree{Name: "TFTP", Roots: []string{root, "/nonexistent/tftp"}, Users: []string{"no-such-user", "nobody"}}
+	reader := func(world bool, users ...string) []servers.Reader {
+		return servers.Installed([]servers.Server{{Name: "in.tftpd", Programs: []string{os.Args[0]}, Users: users, World: world}})
+	}
+	tree := doctor.Tree{Name: "TFTP", Roots: []string{root, "/nonexistent/tftp"}, Readers: reader(false, "no-such-user", "nobody")}
 	state := func() proto.Check {
 		t.Helper()
 		return find(t, doctor.Check(t.Context(), doctor.Site{Data: root, Trees: []doctor.Tree{tree}}), "TFTP files")
@@ -105,12 +143,35 @@ func TestTree(t *testing.T) {
 	}{{"images/el9/vmlinuz", 0o600, 0o644}, {"images/el9", 0o700, 0o755}, {"", 0o750, 0o755}} {
 		chmod(tt.name, tt.shut)
 		c := state()
-		if c.State != proto.CheckWarn || !strings.Contains(c.Detail, filepath.Join(root, tt.name)+" has mode ") || !strings.Contains(c.Fix, "chmod -R o+rX "+root) {
+		if c.State != proto.CheckWarn || !strings.Contains(c.Detail, filepath.Join(root, tt.name)+" has mode ") || !strings.Contains(c.Detail, "for in.tftpd (user nobody)") ||
+			!strings.Contains(c.Fix, "\nchmod -R o+rX "+root) {
 			t.Errorf("%s with mode %o = %+v, want a warning with its name and what to type", tt.name, tt.shut, c)
 		}
 		chmod(tt.name, tt.was)
 	}
-	tree.Users = []string{"no-such-user"}
+	// What its own group may read is enough for a server, but not for in.tftpd without -p.
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		if err := os.Chown(filepath.Join(root, "pxelinux.0"), 0, gid); err != nil {
+			t.Fatal(err)
+		}
+		chmod("pxelinux.0", 0o640)
+		if c := state(); c.State != proto.CheckGood {
+			t.Errorf("a file of its group = %+v, want good", c)
+		}
+		tree.Readers = reader(true, "nobody")
+		if c := state(); c.State != proto.CheckWarn || !strings.Contains(c.Detail, "lacks o+r") {
+			t.Errorf("the same for in.tftpd without -p = %+v, want a warning", c)
+		}
+	}
+	tree.Readers = nil
 	for _, c := range doctor.Check(t.Context(), doctor.Site{Data: root, Trees: []doctor.Tree{tree}}) {
 		if c.Name == "TFTP files" {
 			t.Errorf("without such a server = %+v, want nothing said", c)

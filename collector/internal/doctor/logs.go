@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -37,32 +38,34 @@ type Rogue struct {
 // puzzling is how many lines must have been read before it is a fault that none is understood.
 const puzzling = 200
 
-// evidence looks at the logs that are followed.
-func (c *checks) evidence(s Site) {
-	for _, l := range s.Evidence {
-		name := "log " + l.Name
-		detail := fmt.Sprintf("%d lines: %d about boots, %d not understood, %d broken", l.Lines, l.Known, l.Unknown, l.Broken)
-		if l.Path != "" {
-			detail = l.Path + ": " + detail
-		}
-		switch {
-		case l.Trouble != nil:
-			c.add(proto.CheckBad, name, l.fix(s.Syslog), "blind: %v", l.Trouble)
-		case l.Lost != "":
-			c.add(proto.CheckWarn, name, l.Hint, "lines may have been lost: %s", l.Lost)
-		case l.Lines >= puzzling && l.Unknown+l.Broken > l.Lines/2:
-			c.add(proto.CheckWarn, name, "is it the right file? provost probe --logs "+or(l.Path, "-")+" shows what is read from it", "%s", detail)
-		default:
-			c.good(name, "%s", detail)
-		}
+// log looks at a log that is followed.
+func (c *checks) log(l *Log, syslog string) {
+	name := "log " + l.Name
+	detail := fmt.Sprintf("%d lines: %d about boots, %d not understood, %d broken", l.Lines, l.Known, l.Unknown, l.Broken)
+	if l.Path != "" {
+		detail = l.Path + ": " + detail
 	}
+	switch {
+	case l.Trouble != nil:
+		c.add(proto.CheckBad, name, l.fix(syslog), "blind: %v", l.Trouble)
+	case l.Lost != "":
+		c.add(proto.CheckWarn, name, l.Hint, "lines may have been lost: %s", l.Lost)
+	case l.Lines >= puzzling && l.Unknown+l.Broken > l.Lines/2:
+		c.add(proto.CheckWarn, name, "is it the right file? What is read from it:\nprovost probe --logs "+or(l.Path, "-"), "%s", detail)
+	default:
+		c.good(name, "%s", detail)
+	}
+}
+
+// rogues names the DHCP servers that are not ours.
+func (c *checks) rogues(s Site) {
 	for _, r := range s.Rogues {
 		if r.Server == "unknown" {
-			c.add(proto.CheckWarn, "foreign DHCP server", "look for a second DHCP server on the segment of "+r.Node+": on a machine there, nmap --script broadcast-dhcp-discover",
+			c.add(proto.CheckWarn, "foreign DHCP server", "look for a second DHCP server on the segment of "+r.Node+"; on a machine there:\nprovost probe --dhcp -i IF",
 				"%s took the offer of a server that is not ours, %d times", r.Node, r.Count)
 			continue
 		}
-		c.add(proto.CheckWarn, "foreign DHCP server", "find it by its MAC: ping -c1 "+r.Server+"; ip neigh show "+r.Server+"; if it is yours, name it in evidence.dhcp-servers",
+		c.add(proto.CheckWarn, "foreign DHCP server", "if it is yours, name it in evidence.dhcp-servers; else find it by its MAC:\nping -c1 "+r.Server+"; ip neigh show "+r.Server,
 			"%s is not ours: %s took its offer, %d times", r.Server, r.Node, r.Count)
 	}
 }
@@ -82,7 +85,7 @@ func (l *Log) fix(syslog string) string {
 	}
 	switch {
 	case l.Path == "":
-		return "journalctl -n1 as " + me + " shows why; usermod -aG systemd-journal " + me + ", then: systemctl restart provostd"
+		return "journalctl -n1 as " + me + " shows why; as a rule:\nusermod -aG systemd-journal " + me + " &&\nsystemctl restart provostd"
 	case errors.Is(l.Trouble, fs.ErrNotExist):
 		return "name the right file in evidence.files, or start the service that writes it"
 	case !errors.Is(l.Trouble, fs.ErrPermission):
@@ -95,19 +98,44 @@ func (l *Log) fix(syslog string) string {
 			if g, err := user.LookupGroupId(group); err == nil {
 				group = g.Name
 			}
-			return "usermod -aG " + group + " " + me + ", then: systemctl restart provostd"
+			return "usermod -aG " + group + " " + me + " &&\nsystemctl restart provostd"
 		}
 	}
-	if l.Syslog { // rsyslog makes the file anew at each rotation: a right on the file does not last
+	// rsyslog makes the file anew at each rotation: a right on the file does not last. One on /var/log itself would open all
+	// logs of the machine.
+	if l.Syslog || dir == "/var/log" {
 		to := or(syslog, "127.0.0.1:5140")
 		if strings.HasPrefix(to, ":") {
 			to = "127.0.0.1" + to
 		}
-		text := "echo '*.info @@" + to + ";RSYSLOG_SyslogProtocol23Format' > /etc/rsyslog.d/provost.conf && systemctl restart rsyslog"
+		text := forward(to)
 		if syslog == "" {
-			text += ", with evidence.syslog.tcp: \"" + to + "\" in provostd.yaml in the place of the file"
+			text = "set evidence.syslog.tcp: \"" + to + "\" in provostd.yaml in the place of the file, and:\n" + text
 		}
-		return text + "; or until the next rotation: setfacl -m u:" + me + ":r " + l.Path
+		if l.Syslog {
+			text += "\nor, until the next rotation:\nsetfacl -m u:" + me + ":r " + l.Path
+		}
+		return text
 	}
-	return "setfacl -m u:" + me + ":rx " + dir + " && setfacl -dm u:" + me + ":r " + dir + " && setfacl -m u:" + me + ":r " + l.Path
+	return "setfacl -m u:" + me + ":rx " + dir + " &&\nsetfacl -dm u:" + me + ":r " + dir + " &&\nsetfacl -m u:" + me + ":r " + l.Path
+}
+
+// forwardQueue is how many lines rsyslog keeps while the collector is down: at a few a second, as a cluster that installs
+// writes, half an hour's. When it is full lines are dropped; the machine's other logs never wait for it.
+const forwardQueue = "10000"
+
+// forward is the command that lets rsyslog send a machine's lines to the collector at HOST:PORT, over its restarts. Who
+// logged in is none of its business.
+func forward(to string) string {
+	host, port, err := net.SplitHostPort(to)
+	if err != nil {
+		host, port = to, "5140"
+	}
+	return `echo '*.info;auth,authpriv.none action(type="omfwd" protocol="tcp"
+target="` + host + `" port="` + port + `"
+template="RSYSLOG_SyslogProtocol23Format"
+queue.type="LinkedList" queue.size="` + forwardQueue + `"
+queue.timeoutEnqueue="0" action.resumeRetryCount="-1"
+action.resumeInterval="5")
+' > /etc/rsyslog.d/provost.conf && systemctl restart rsyslog`
 }

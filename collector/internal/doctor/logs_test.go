@@ -30,9 +30,10 @@ func TestLogs(t *testing.T) {
 		log                 doctor.Log
 		state, detail, want string
 	}{
-		{doctor.Log{Name: "httpd", Path: "/nowhere/httpd/access_log", Trouble: no}, proto.CheckBad, "blind: ", ":rx /nowhere/httpd && setfacl -dm u:"},
+		{doctor.Log{Name: "httpd", Path: "/nowhere/httpd/access_log", Trouble: no}, proto.CheckBad, "blind: ", ":rx /nowhere/httpd &&\nsetfacl -dm u:"},
 		{doctor.Log{Name: "messages", Path: "/nowhere/messages", Syslog: true, Trouble: no}, proto.CheckBad, "blind: ",
-			"echo '*.info @@127.0.0.1:5140;RSYSLOG_SyslogProtocol23Format' > /etc/rsyslog.d/provost.conf && systemctl restart rsyslog"},
+			"in the place of the file, and:\necho '*.info;auth,authpriv.none action(type=\"omfwd\" protocol=\"tcp\"\ntarget=\"127.0.0.1\" port=\"5140\"\n"},
+		{doctor.Log{Name: "dhcpd", Path: "/var/log/provost-no-such.log", Trouble: no}, proto.CheckBad, "blind: ", "' > /etc/rsyslog.d/provost.conf && systemctl restart rsyslog"},
 		{doctor.Log{Name: "syslog", Path: grouped, Syslog: true, Trouble: no}, proto.CheckBad, "blind: ", "usermod -aG "},
 		{doctor.Log{Name: "x", Path: "/nowhere/x", Trouble: fs.ErrNotExist}, proto.CheckBad, "file does not exist", "name the right file"},
 		{doctor.Log{Name: "journal", Trouble: no}, proto.CheckBad, "blind: ", "usermod -aG systemd-journal"},
@@ -43,6 +44,11 @@ func TestLogs(t *testing.T) {
 		c := find(t, doctor.Check(t.Context(), doctor.Site{Data: dir, Images: dir, Now: time.Now(), Evidence: []doctor.Log{tt.log}}), "log "+tt.log.Name)
 		if c.State != tt.state || !strings.Contains(c.Detail, tt.detail) || !strings.Contains(c.Fix, tt.want) {
 			t.Errorf("%+v = %+v, want %s, %q, fix %q", tt.log, c, tt.state, tt.detail, tt.want)
+		}
+	}
+	for _, c := range doctor.Check(t.Context(), doctor.Site{Data: dir, Images: dir, Now: time.Now(), Evidence: []doctor.Log{{Name: "dhcpd", Path: "/var/log/provost-no-such.log", Trouble: no}}}) {
+		if strings.Contains(c.Fix, "setfacl") {
+			t.Errorf("%+v would open all of /var/log", c)
 		}
 	}
 	all := doctor.Check(t.Context(), doctor.Site{Data: dir, Images: dir, Now: time.Now(), Rogues: []doctor.Rogue{{Server: "192.168.1.1", Node: "n7", Count: 3}}})

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"provost/collector/internal/sequence"
 )
 
 // view is what the judgement on a node depends on beside its own lines.
@@ -16,6 +18,7 @@ type view struct {
 	sizes           *bounded[string, int64]
 	servers         map[netip.Addr]int // the DHCP servers that requests chose, and how often
 	dhcp, tftp, web bool               // which kinds of log were given
+	refuses         bool               // in.tftpd writes down what becomes of a request
 }
 
 // way is the order in which a boot passes the stages when all comes from the network. A boot script comes after the
@@ -60,16 +63,16 @@ func (v view) node(h *history) NodeReport {
 	case h.before && last == iScript:
 		n.State = Arrived
 		n.Warnings = append(n.Warnings, "its boot script was sent and no kernel: after the boot before, it was probably told to boot from its disk")
-	case last == iAck && !v.tftp && !v.web:
+	case last == iAck && !v.sees(h):
 		n.State = Leased
-	case last >= iRequest && last <= iAck && !b.has(iDiscover) || last <= iAck && last >= 0 && h.tr.VendorClass != "" && !h.netboots():
+	case last >= iRequest && last <= iAck && !b.has(iDiscover) || last <= iAck && last >= 0 && h.tr.VendorClass != "" && !b.netbooted:
 		n.State = Leased
 	default:
 		n.State = Stopped
 	}
 	if n.State == Stopped {
 		if n.Next == "" {
-			n.Next = v.next(last)
+			n.Next = v.next(h, last)
 		}
 		if quiet := v.now.Sub(b.last); blocked == nil && cut < 0 && !b.last.IsZero() && quiet >= 0 && quiet < Patience {
 			n.State = Moving
@@ -78,11 +81,29 @@ func (v view) node(h *history) NodeReport {
 		}
 	}
 	v.warnings(h, &n, cut)
+	n.Lines, n.Dropped = h.lines, h.dropped
 	return n
 }
 
-func (h *history) netboots() bool {
-	return strings.HasPrefix(h.tr.VendorClass, "PXEClient") || strings.HasPrefix(h.tr.VendorClass, "HTTPClient") || strings.Contains(h.tr.UserClass, "iPXE")
+// netboots reports whether a client's firmware, or iPXE, asks.
+func (t *Transaction) netboots() bool {
+	return strings.HasPrefix(t.VendorClass, "PXEClient") || strings.HasPrefix(t.VendorClass, "HTTPClient") || strings.Contains(t.UserClass, "iPXE")
+}
+
+// onlyAsked gives the file of the last stage, if all that is known of it is that in.tftpd was asked for it.
+func (v view) onlyAsked(h *history) string {
+	if v.refuses {
+		return ""
+	}
+	for _, i := range slices.Backward(way[:]) {
+		if m := &h.cur.marks[i]; m.count > 0 {
+			if m.asked {
+				return m.file
+			}
+			return ""
+		}
+	}
+	return ""
 }
 
 // after reports whether the boot went past a stage.
@@ -154,12 +175,26 @@ func (v view) cut(b *boot) int {
 	return -1
 }
 
+// sees reports whether the log was given in which the node's first file would be: the web server's, if DHCP named a URL.
+func (v view) sees(h *history) bool {
+	switch {
+	case h.tr.BootFile == "":
+		return v.tftp || v.web
+	case strings.HasPrefix(h.tr.BootFile, "http"):
+		return v.web
+	}
+	return v.tftp
+}
+
 // next is the stage that should have come after the last one.
-func (v view) next(last int) Kind {
+func (v view) next(h *history, last int) Kind {
 	switch last {
 	case -1:
 		return Discover
 	case iAck:
+		if k := StageOf(h.tr.BootFile, true); k == BootLoader || k == BootScript {
+			return k
+		}
 		if !v.tftp {
 			return BootScript
 		}
@@ -194,13 +229,11 @@ func (v view) causes(h *history, last int, p *Problem, cut int) (why string, cau
 	case -1:
 		return "no stage was seen", []string{"only errors are in the logs: see the warnings"}
 	case iDiscover:
-		return "it asks for an address and gets no offer", append(causes, "no free address in the pool, or no host entry while unknown clients are denied", "the DHCP server has no subnet for the interface or relay that it came in by",
-			"another DHCP server is meant to answer, and does not")
+		why = "it asks for an address and gets no offer"
 	case iOffer:
-		return "an address was offered and never asked for", append(causes, "another DHCP server answered first: look for a second one on the segment", "the offer does not reach the node: VLAN, relay, or a switch port without portfast",
-			"the firmware passes over offers without next-server and boot file name")
+		why = "an address was offered and never asked for"
 	case iRequest:
-		return "it asked for its address and got no answer", append(causes, "it chose another DHCP server's offer", "the server holds another lease for it: look for NAK and for a full pool")
+		why = "it asked for its address and got no answer"
 	case iAck:
 		why = "lease given, no TFTP or HTTP request since"
 		switch {
@@ -209,32 +242,53 @@ func (v view) causes(h *history, last int, p *Problem, cut int) (why string, cau
 		case h.tr.BootFile != "":
 			causes = append(causes, "it was told to fetch "+h.tr.BootFile+" from "+or(h.tr.NextServer, "the DHCP server")+": is that server up, and reachable from its segment?")
 		}
-		causes = append(causes, "next-server or the boot file's name is missing or wrong in the DHCP answer", "a firewall drops TFTP (UDP 69 and the ports above 1024) or HTTP",
-			"the file is for another architecture (BIOS or UEFI), or Secure Boot refuses it", "network boot is off, or after the disk, in the firmware's boot order")
-		if !v.tftp {
-			causes = append(causes, "no TFTP server's log was given: TFTP requests cannot be seen")
-		} else if !v.web {
-			causes = append(causes, "no web server's log was given: HTTP requests cannot be seen")
-		}
-		return why, causes
 	case iLoader:
-		m := &h.cur.marks[iLoader]
-		if m.count >= 3 && lastElement(m.file) != "" && strings.Contains(strings.ToLower(m.file), "ipxe") || strings.Contains(m.file, "undionly") && m.count >= 2 {
-			causes = append(causes, "iPXE is given itself again: send the script's URL to clients with the user class iPXE")
+		why = "the boot loader was sent and asked for nothing more"
+		causes = h.cur.loops()
+		if n := h.cur.searched; n == 1 {
+			causes = append(causes, "the one configuration file that it looked for is not there: "+h.cur.tried)
+		} else if n > 1 {
+			causes = append(causes, fmt.Sprintf("none of the %d configuration files that it looked for is there, the last was %s", n, h.cur.tried))
 		}
-		if h.cur.searched > 0 {
-			causes = append(causes, fmt.Sprintf("none of the %d configuration names that it tried is there, down to pxelinux.cfg/default", h.cur.searched))
-		}
-		return "the boot loader was sent and asked for nothing more", append(causes, "it is for another architecture: BIOS wants undionly.kpxe or pxelinux.0, UEFI an .efi file",
-			"Secure Boot refuses an unsigned loader: use shim, or switch it off", "its configuration is not where it looks for it", "it has no driver for the network card: try snponly.efi or undionly.kpxe")
 	case iScript:
-		return "the boot script was sent and no kernel asked for", []string{"the script tells it to boot from its disk, or waits at a menu or prompt",
-			"the kernel's URL names a server or port that it does not reach", "the URL is https, which iPXE's BIOS builds lack", "the script has an error: look at the node's console"}
+		why = "the boot script was sent and no kernel asked for"
+		causes = []string{"the script tells it to boot from its disk"}
 	case iKernel:
-		return "the kernel was sent and no initrd", []string{"the script or configuration names no initrd", "the kernel is no kernel for this architecture, or not signed for Secure Boot",
-			"the node was reset, or ran out of memory"}
+		why = "the kernel was sent and no initrd"
+		causes = []string{"the script or configuration names no initrd"}
+	default:
+		return "nothing came after " + string(stages[last]), nil
 	}
-	return "nothing came after " + string(stages[last]), nil
+	if file := v.onlyAsked(h); file != "" && len(h.cur.loops()) == 0 {
+		why = strings.Replace(why, "was sent", "was asked for", 1)
+		causes = append([]string{file + " was only asked for, nobody logged that it was sent: is it there, and may everybody read it?"}, causes...)
+	}
+	for _, c := range usual(last, v.next(h, last)) {
+		if !slices.Contains(causes, c) {
+			causes = append(causes, c)
+		}
+	}
+	if last == iAck && !v.tftp {
+		causes = append(causes, "no TFTP server's log was given: TFTP requests cannot be seen")
+	} else if last == iAck && !v.web {
+		causes = append(causes, "no web server's log was given: HTTP requests cannot be seen")
+	}
+	return why, causes
+}
+
+// usual are the causes that depend on the stages alone. The collector has them in a table, which says what to look at where
+// the site's own servers boot the node.
+func usual(last int, next Kind) []string {
+	return sequence.Sequence{}.Likely(sequence.Evidence{Last: string(stages[last]), Awaited: string(next), External: true})
+}
+
+// loops is the cause of a boot loader that was fetched again and again.
+func (b *boot) loops() []string {
+	m := &b.marks[iLoader]
+	if m.count >= 3 && strings.Contains(strings.ToLower(m.file), "ipxe") || m.count >= 2 && strings.Contains(m.file, "undionly") {
+		return []string{"iPXE is given itself again: send the script's URL to clients with the user class iPXE"}
+	}
+	return nil
 }
 
 func or(a, b string) string {
@@ -261,14 +315,28 @@ func (v view) blockedBy(h *history, p *Problem) (why string, causes []string) {
 		if strings.Contains(file, "//") || strings.Contains(file, `\`) {
 			causes = append(causes, "the path has // or a backslash in it")
 		}
+		if n := h.cur.searched; p.Stage == BootScript && n > 0 {
+			causes = append(causes, fmt.Sprintf("it looked for %d more before that, like %s: any one of them will do", n, h.cur.tried))
+		}
 		return file + " is not on the server (" + string(p.Stage) + " missed)", append(causes, "the server's root is another directory than the one that the name starts from")
 	case Forbidden:
-		return file + " may not be read (" + string(p.Stage) + " missed)", []string{"mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`",
+		mode := "mode or owner: the server's user needs r on the file and x on every directory above: `namei -l`"
+		if p.Program == ProgTFTPDHPA {
+			mode = "mode or owner: in.tftpd without -p sends only what everybody may read (chmod o+r), and needs x on every directory above: `namei -l`"
+		}
+		return file + " may not be read (" + string(p.Stage) + " missed)", []string{mode,
 			"SELinux or AppArmor: `ls -Z`, `restorecon -R`", "the server's configuration denies it to this client"}
 	case Aborted:
 		return "the transfer of " + file + " was given up", []string{"the node was reset or lost its link", "packets are lost: MTU, duplex, a firewall that drops TFTP's data ports", "too little memory on the node"}
 	}
-	return "the server answered " + or(p.Reason, "with an error") + " to " + file, []string{"the server's own error log has the reason"}
+	causes = []string{"the server's own error log has the reason"}
+	switch {
+	case strings.Contains(p.Reason, "upstream"), strings.Contains(p.Reason, "HTTP 502"), strings.Contains(p.Reason, "HTTP 504"):
+		causes = []string{"what answers for this path behind the web server is down, or too slow: look at that service, and at the proxy's settings"}
+	case p.Program == ProgApache || p.Program == ProgNginx:
+		causes = []string{"what stands behind the colon is the server's own word: its settings, or its machine, have the fault"}
+	}
+	return file + " was refused (" + string(p.Stage) + " missed): " + or(p.Reason, "an error"), causes
 }
 
 // warnings adds what an administrator should know beside the cause and the problems.
@@ -289,7 +357,7 @@ func (v view) warnings(h *history, n *NodeReport, cut int) {
 		n.Warnings = append(n.Warnings, "a file was not sent whole: "+b.marks[c].file)
 	}
 	if b.searched > 0 && !b.has(iScript) && !b.has(iKernel) && !b.has(iLoader) {
-		n.Warnings = append(n.Warnings, fmt.Sprintf("it tried %d configuration names, none is there", b.searched))
+		n.Warnings = append(n.Warnings, fmt.Sprintf("it looked for configuration files, %d times, and none is there; the last was %s", b.searched, b.tried))
 	}
 	if m := &b.marks[iDiscover]; m.count >= 10 && !b.has(iAck) {
 		n.Warnings = append(n.Warnings, fmt.Sprintf("%d times dhcp-discover", m.count))

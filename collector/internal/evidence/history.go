@@ -17,6 +17,7 @@ type mark struct {
 	file        string
 	bytes       int64  // of a whole file; 0 if the log does not say
 	reason      string // what the server remarked, the last time
+	asked       bool   // the latest line is in.tftpd's of the request, which says nothing of the answer
 }
 
 func (m *mark) add(f *Fact) {
@@ -24,6 +25,7 @@ func (m *mark) add(f *Fact) {
 		m.first, m.program, m.file = f.Time, f.Program, f.File
 	}
 	m.last = f.Time
+	m.asked = f.Asked && f.Program == ProgTFTPDHPA
 	if f.File != "" && f.Kind != BootLoader { // of loaders the first one is telling: it asks for the others
 		m.file = f.File
 	}
@@ -89,8 +91,12 @@ type boot struct {
 	marks    [len(stages)]mark
 	late     [4]mark // DHCP after the kernel: the installer's, the installed system's, or the begin of the next boot
 	problems []Problem
-	searched int // configuration names that were looked for and not there
+	searched int    // configuration names that were looked for and not there
+	tried    string // the last of them
 	last     time.Time
+	// netbooted: its firmware or iPXE asked for an address in this boot. What the system on its disk asks for afterwards
+	// does not take that back.
+	netbooted bool
 }
 
 const (
@@ -124,6 +130,8 @@ type history struct {
 	boots   int
 	before  bool // an earlier boot in these logs arrived
 	cur     boot
+	lines   []string // as they stand in the logs, the last maxLines
+	dropped int      // lines before these
 }
 
 // The pauses that tell one boot from another.
@@ -143,7 +151,7 @@ func (h *history) begins(f *Fact) bool {
 		if f.Program == ProgWeb && !loader(f.UserAgent) {
 			return false // installers load boot scripts, too: as answer files that they are not
 		}
-		return c.has(iKernel) && f.Time.After(c.marks[iKernel].last)
+		return c.has(iKernel) && (f.Time.IsZero() || f.Time.After(c.marks[iKernel].last)) // without stamps, the order of the lines
 	case Discover, NoLeases:
 		return !c.arrived() && !c.last.IsZero() && f.Time.Sub(c.last) > newBootAfter
 	}
@@ -164,7 +172,10 @@ func (h *history) add(f *Fact, tr Transaction) {
 		h.host = f.Host
 	}
 	if tr != (Transaction{}) {
-		h.tr = tr
+		if tr.netboots() || !h.cur.netbooted {
+			h.tr = tr
+		}
+		h.cur.netbooted = h.cur.netbooted || tr.netboots()
 		if h.host == "" {
 			h.host = tr.Host
 		}
@@ -197,16 +208,25 @@ func (b *boot) add(f *Fact) {
 			b.retract(f)
 		}
 		if f.Kind == NoLeases || f.Kind == WrongNetwork {
-			b.imply(iDiscover, f)
+			b.imply(f.answers(), f)
 		}
 		if f.Kind == NotFound && Optional(f.File) {
 			if f.Stage == BootScript {
 				b.searched++
+				b.tried = f.File
 			}
 			return
 		}
 		b.problems = note(b.problems, f, "", maxProblems)
 	}
+}
+
+// answers is the stage that a DHCP server's refusal shows to be reached: only a request names an address, or its type.
+func (f *Fact) answers() int {
+	if f.IP.IsValid() || strings.Contains(f.Reason, "DHCPREQUEST") {
+		return iRequest
+	}
+	return iDiscover
 }
 
 // imply counts a stage that must have been reached for f to be written, if it has no line of its own.
@@ -225,8 +245,16 @@ func (b *boot) retract(f *Fact) {
 	}
 }
 
-// mend marks the problems that f shows to be over.
+// sizeProbe is how soon after it broke a transfer off to learn a file's size firmware asks for the file itself: it does
+// so at once, and packets may be lost.
+const sizeProbe = 10 * time.Second
+
+// mend marks the problems that f shows to be over. That firmware asks for a file's size first, and breaks that off, is
+// none at all.
 func (b *boot) mend(f *Fact) {
+	b.problems = slices.DeleteFunc(b.problems, func(p Problem) bool {
+		return p.Kind == Aborted && p.Count == 1 && f.Kind == p.Stage && lastElement(f.File) == lastElement(p.File) && f.Time.Sub(p.Last) <= sizeProbe
+	})
 	for i := range b.problems {
 		p := &b.problems[i]
 		switch p.Kind {

@@ -69,6 +69,25 @@ func dora(s int, m, a string) string {
 		s, m, s, a, m, s+1, a, m, s+1, a, m)
 }
 
+// bare is a boot by ISC dhcpd and tftpd-hpa in lines without stamps.
+func bare(m, a string, files ...string) string {
+	out := fmt.Sprintf("DHCPDISCOVER from %s via br0\nDHCPACK on %s to %s via br0\nin.tftpd[1]: RRQ from %s filename pxelinux.0\n", m, a, m, a)
+	for i, f := range files {
+		out += fmt.Sprintf("in.tftpd[%d]: RRQ from %s filename %s\n", i+2, a, f)
+	}
+	return out
+}
+
+// classed is a whole DHCP exchange with dnsmasq, which writes down the client's vendor class; firmware is told a boot file.
+func classed(s int, m, a, class string) string {
+	file := ""
+	if strings.HasPrefix(class, "PXE") {
+		file = fmt.Sprintf("%d dnsmasq-dhcp[1]: %d bootfile name: grubx64.efi\n", s, s)
+	}
+	return fmt.Sprintf("%d dnsmasq-dhcp[1]: %d vendor class: %s\n%d dnsmasq-dhcp[1]: %d DHCPDISCOVER(br0) %s \n%d dnsmasq-dhcp[1]: %d DHCPOFFER(br0) %s %s \n%s%d dnsmasq-dhcp[1]: %d DHCPREQUEST(br0) %s %s \n%d dnsmasq-dhcp[1]: %d DHCPACK(br0) %s %s \n",
+		s, s, class, s, s, m, s, s, a, m, file, s, s, a, m, s, s, a, m)
+}
+
 const tftpIdle = "0 in.tftpd[1]: received signal, reloading\n"
 
 // TestProbe has one node per story: where it stopped, what should have come, and the sentence.
@@ -85,19 +104,25 @@ func TestProbe(t *testing.T) {
 		{"no offer", "0 dhcpd[1]: DHCPDISCOVER from " + m1 + " via br0\n", web, evidence.Stopped, evidence.Discover, evidence.Offer, "gets no offer", "no free address"},
 		{"told to ignore it", "0 dnsmasq-dhcp[1]: DHCPDISCOVER(br0) " + m1 + " ignored\n", web, evidence.Stopped, evidence.Discover, evidence.Offer, "gets no offer", "remarked: ignored"},
 		{"no free leases", "0 dhcpd[1]: DHCPDISCOVER from " + m1 + " via br0: network 10.0.0.0/24: no free leases\n", web, evidence.Stopped, evidence.Discover, evidence.Offer, "no address for it", "pool is used up"},
-		{"wrong network", "0 dhcpd[1]: DHCPREQUEST for 192.168.9.9 from " + m1 + " via br0: wrong network.\n1 dhcpd[1]: DHCPNAK on 192.168.9.9 to " + m1 + " via br0\n", web, evidence.Stopped, evidence.Discover, evidence.Ack, "refuses", "another network"},
+		{"wrong network", "0 dhcpd[1]: DHCPREQUEST for 192.168.9.9 from " + m1 + " via br0: wrong network.\n1 dhcpd[1]: DHCPNAK on 192.168.9.9 to " + m1 + " via br0\n", web, evidence.Stopped, evidence.Request, evidence.Ack, "refuses", "another network"},
 		{"offer not taken", "0 dhcpd[1]: DHCPDISCOVER from " + m1 + " via br0\n0 dhcpd[1]: DHCPOFFER on 10.0.0.5 to " + m1 + " via br0\n", web, evidence.Stopped, evidence.Offer, evidence.Request, "never asked for", "another DHCP server"},
 		{"NAK", "0 dhcpd[1]: DHCPREQUEST for 10.0.0.5 from " + m1 + " via br0\n0 dhcpd[1]: DHCPNAK on 10.0.0.5 to " + m1 + " via br0\n", web, evidence.Stopped, evidence.Request, evidence.Ack, "refuses the address", "another network"},
 		{"address in use", dora(0, m1, "10.0.0.5") + "3 dhcpd[1]: DHCPDECLINE of 10.0.0.5 from " + m1 + " via br0: abandoned\n", web, evidence.Stopped, evidence.Ack, evidence.Ack, "declined", "another machine"},
 		{"NAK, then well", "0 dhcpd[1]: DHCPNAK on 10.9.0.5 to " + m1 + " via br0\n" + dora(1, m1, "10.0.0.5"), web + "3 GET /vmlinuz 10.0.0.5 200 9\n3 GET /initrd.img 10.0.0.5 200 9\n", evidence.Arrived, evidence.Initrd, "", "", ""},
 		{"lease and nothing", dora(0, m1, "10.0.0.5"), tftpIdle + web, evidence.Stopped, evidence.Ack, evidence.BootLoader, "lease given, no TFTP or HTTP request", "next-server"},
 		{"lease and nothing, no log of TFTP or web", dora(0, m1, "10.0.0.5"), "", evidence.Leased, evidence.Ack, "", "", ""},
+		{"lease and nothing, no log of the kind of server that it was sent to", classed(0, m1, "10.0.0.5", "PXEClient:Arch:00007"), web, evidence.Leased, evidence.Ack, "", "", ""},
 		{"only renews", "0 dhcpd[1]: DHCPREQUEST for 10.0.0.5 from " + m1 + " via br0\n0 dhcpd[1]: DHCPACK on 10.0.0.5 to " + m1 + " via br0\n", web, evidence.Leased, evidence.Ack, "", "", ""},
 		{"TFTP not found", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinx.0\n2 in.tftpd[5]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.Ack, evidence.BootLoader, "pxelinx.0 is not on the server", "compare the name"},
 		{"TFTP not readable", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinux.0\n2 in.tftpd[5]: sending NAK (0, Permission denied) to 10.0.0.5\n", evidence.Stopped, evidence.Ack, evidence.BootLoader, "pxelinux.0 may not be read", "mode or owner"},
-		{"loader and nothing", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename grubx64.efi\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "architecture"},
+		{"loader and nothing", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename grubx64.efi\n3 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.77\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "was sent and asked for nothing more", "architecture"},
+		{"in.tftpd without -vv", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename grubx64.efi\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "was asked for and asked for nothing more", "grubx64.efi was only asked for"},
 		{"iPXE loads itself for ever", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename undionly.kpxe\n4 in.tftpd[6]: RRQ from 10.0.0.5 filename undionly.kpxe\n6 in.tftpd[7]: RRQ from 10.0.0.5 filename undionly.kpxe\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "given itself again"},
-		{"no configuration of PXELINUX", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinux.0\n2 in.tftpd[6]: RRQ from 10.0.0.5 filename pxelinux.cfg/default\n2 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "none of the 1 configuration names"},
+		{"no configuration of PXELINUX", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinux.0\n2 in.tftpd[6]: RRQ from 10.0.0.5 filename pxelinux.cfg/default\n2 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "the one configuration file that it looked for is not there: pxelinux.cfg/default"},
+		{"no configuration of GRUB", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename grubx64.efi\n2 in.tftpd[6]: RRQ from 10.0.0.5 filename grub.cfg-01-52-54-00-77-00-01\n2 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.5\n" +
+			"2 in.tftpd[7]: RRQ from 10.0.0.5 filename grub.cfg-0A000005\n2 in.tftpd[7]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "none of the 2 configuration files that it looked for is there, the last was grub.cfg-0A000005"},
+		{"no configuration of GRUB, down to the last", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename grubx64.efi\n2 in.tftpd[6]: RRQ from 10.0.0.5 filename grub.cfg-0A000005\n2 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.5\n" +
+			"2 in.tftpd[7]: RRQ from 10.0.0.5 filename grub.cfg\n2 in.tftpd[7]: sending NAK (1, File not found) to 10.0.0.5\n", evidence.Stopped, evidence.BootLoader, evidence.BootScript, "grub.cfg is not on the server", "compare the name"},
 		{"the usual search of PXELINUX", dora(0, m1, "10.0.0.5"), "2 in.tftpd[5]: RRQ from 10.0.0.5 filename pxelinux.0\n2 in.tftpd[6]: RRQ from 10.0.0.5 filename pxelinux.cfg/0A\n2 in.tftpd[6]: sending NAK (1, File not found) to 10.0.0.5\n2 in.tftpd[7]: RRQ from 10.0.0.5 filename pxelinux.cfg/default\n3 in.tftpd[8]: RRQ from 10.0.0.5 filename vmlinuz\n3 in.tftpd[9]: RRQ from 10.0.0.5 filename initrd.img\n",
 			evidence.Arrived, evidence.Initrd, "", "", ""},
 		{"boot script and nothing", dora(0, m1, "10.0.0.5"), "2 GET /boot.ipxe 10.0.0.5 200 9\n", evidence.Stopped, evidence.BootScript, evidence.Kernel, "no kernel asked for", "boot from its disk"},
@@ -114,6 +139,10 @@ func TestProbe(t *testing.T) {
 			evidence.Stopped, evidence.BootScript, evidence.Kernel, "/vmlinuz is not on the server", "compare"},
 		{"told to boot from its disk after the install", dora(0, m1, "10.0.0.5") + dora(900, m1, "10.0.0.5"), "2 GET /boot.ipxe 10.0.0.5 200 9\n2 GET /vmlinuz 10.0.0.5 200 9\n2 GET /initrd.img 10.0.0.5 200 9\n902 GET /boot.ipxe 10.0.0.5 200 9\n",
 			evidence.Arrived, evidence.BootScript, "", "", ""},
+		{"two boots without stamps", bare(m1, "10.0.0.5", "vmlinuz", "initrd.img") + bare(m1, "10.0.0.5"), web, evidence.Stopped, evidence.BootLoader, evidence.BootScript, "asked for nothing more", "only asked for"},
+		{"network boot fails, and the disk boots", classed(0, m1, "10.0.0.5", "PXEClient:Arch:00007") + classed(60, m1, "10.0.0.5", "anaconda-Linux"), tftpIdle + web, evidence.Stopped, evidence.Ack, evidence.BootLoader, "lease given, no TFTP or HTTP request", "told to fetch grubx64.efi"},
+		{"the disk boots, and its firmware did not ask", classed(60, m1, "10.0.0.5", "anaconda-Linux"), tftpIdle + web, evidence.Leased, evidence.Ack, "", "", ""},
+		{"the begin of a later boot", classed(0, m1, "10.0.0.5", "PXEClient:Arch:00007") + classed(4000, m1, "10.0.0.5", "anaconda-Linux"), tftpIdle + web, evidence.Leased, evidence.Ack, "", "", ""},
 		{"on its way", dora(7150, m1, "10.0.0.5"), web, evidence.Moving, evidence.Ack, evidence.BootScript, "", ""},
 		{"no PXE client", "0 dnsmasq-dhcp[1]: 77 vendor class: android-dhcp-14\n0 dnsmasq-dhcp[1]: 77 DHCPDISCOVER(br0) " + m1 + " \n0 dnsmasq-dhcp[1]: 77 DHCPACK(br0) 10.0.0.5 " + m1 + " phone\n", web, evidence.Leased, evidence.Ack, "", "", ""},
 	} {
@@ -187,7 +216,7 @@ func TestProbeAttribution(t *testing.T) {
 	// The inventory names nodes; a selection leaves the others out and says what is in no line.
 	r = probeWith(t, evidence.ProbeOptions{Now: reference, Resolver: inventory{macs: map[string]string{m1: "n1"}}, Nodes: []string{"n1", "10.0.0.6", "n9"}},
 		dora(0, m1, "10.0.0.5")+dora(0, m2, "10.0.0.6")+dora(0, m3, "10.0.0.7"), tftpIdle)
-	if len(r.Nodes) != 2 || len(r.NotSeen) != 1 || r.NotSeen[0] != "n9" || r.Nodes[1].Name != "n1" {
+	if len(r.Nodes) != 2 || len(r.NotSeen) != 1 || r.NotSeen[0] != "n9" || r.Nodes[0].Name != "n1" {
 		t.Errorf("nodes %+v, not seen %q", r.Nodes, r.NotSeen)
 	}
 }

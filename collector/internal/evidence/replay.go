@@ -4,10 +4,13 @@ package evidence
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,10 +33,24 @@ type replay struct {
 	closers []io.Closer
 	last    time.Time // of the latest line with a stamp: lines without one happened then
 	seen    func(program string)
+	odd     func(program, file string, line []byte) // a line of a known form, or program, that was not understood
+	keep    bool                                    // the text of each fact's line
 
 	head Fact
+	text string // the line that head is from, if it is kept
 	tr   Transaction
 	more bool
+}
+
+// maxText is the most that is kept of a line's text, in bytes.
+const maxText = 1 << 10
+
+func text(line []byte) string {
+	line = bytes.TrimRight(line, "\r\n")
+	if len(line) > maxText {
+		return string(line[:maxText]) + " …"
+	}
+	return string(line)
 }
 
 // openReplay opens a file, plain or compressed, or standard input under the name "-".
@@ -79,6 +96,40 @@ func openReplay(name string, stdin io.Reader, now time.Time, location *time.Loca
 	return r, nil
 }
 
+// maxRotated bounds the rotated files that are read with one log.
+const maxRotated = 64
+
+// rotated knows what stands behind a log's name in a rotated one's: .1, .2.gz, -20261129.zst, .old.
+func rotated(rest string) bool {
+	return len(rest) > 1 && (digit(rest[1]) || strings.HasPrefix(rest[1:], "old"))
+}
+
+// WithRotated adds to each log its rotated files, plain or compressed, that were written to after a moment, oldest first.
+// One that is named already is not read twice.
+func WithRotated(files []string, since time.Time) []string {
+	var out []string
+	named := func(path string) bool {
+		fi, err := os.Stat(path)
+		return err != nil || slices.ContainsFunc(slices.Concat(files, out), func(f string) bool {
+			other, err := os.Stat(f)
+			return err == nil && os.SameFile(fi, other)
+		})
+	}
+	for _, f := range files {
+		if f != "-" {
+			all := (&follower{path: f}).siblings()
+			all = all[max(len(all)-maxRotated, 0):]
+			for _, s := range all {
+				if !s.changed.Before(since) && rotated(s.path[len(f):]) && !named(s.path) {
+					out = append(out, s.path)
+				}
+			}
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
 func unwrapPath(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
@@ -106,7 +157,7 @@ func (r *replay) next() {
 			}
 			line = nil
 		}
-		if len(line) > 0 && r.line(line) {
+		if len(line) > 0 && r.line(line, err == nil) {
 			r.more = true
 			return
 		}
@@ -120,9 +171,13 @@ func (r *replay) next() {
 	}
 }
 
-func (r *replay) line(b []byte) bool {
+// line reads one line. whole: it has its end; what a program is still writing is nothing to wonder at.
+func (r *replay) line(b []byte, whole bool) bool {
 	f, v := r.parser.Parse(b)
 	r.report.Add(v)
+	if whole && (v == Broken || v == Unknown && f.Program != "") {
+		r.odd(f.Program, r.report.Name, b)
+	}
 	if f.Program != "" {
 		r.seen(f.Program)
 	}
@@ -145,5 +200,8 @@ func (r *replay) line(b []byte) bool {
 		return false
 	}
 	r.tr, _ = r.joiner.Transaction(r.head)
+	if r.keep {
+		r.text = text(b)
+	}
 	return true
 }

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"provost/collector/internal/servers"
 )
 
 // Sentence says in one sentence what went wrong. where is what Look found of the file, or empty.
@@ -64,6 +64,36 @@ func serverOf(f *Fact) string {
 	return "web server"
 }
 
+// readers are the servers' users that the log may be of; more than one where an access log does not say whose it is.
+func readers(f *Fact) []servers.Reader {
+	switch f.Program {
+	case ProgTFTPDHPA:
+		return []servers.Reader{servers.Of(servers.TFTPD)}
+	case ProgATFTPD:
+		return []servers.Reader{servers.Of(servers.ATFTPD)}
+	case ProgDnsmasqTFT:
+		return []servers.Reader{servers.Of(servers.Dnsmasq)}
+	case ProgApache:
+		return []servers.Reader{servers.Of(servers.Apache)}
+	case ProgNginx:
+		return []servers.Reader{servers.Of(servers.Nginx)}
+	}
+	if here := servers.Installed(servers.Web()); len(here) > 0 {
+		return here
+	}
+	return []servers.Reader{{}}
+}
+
+// lacks says what every one of the readers lacks on a file or directory, and who it is; empty if one may.
+func lacks(who []servers.Reader, fi fs.FileInfo) (what string, reader servers.Reader) {
+	for _, reader = range who {
+		if what = reader.Lacks(fi); what == "" {
+			break
+		}
+	}
+	return what, reader
+}
+
 // Look says why the file of a problem cannot be sent, from what stands on this machine's disk: which part of its path is
 // missing, or which one the server's user may not pass. It is empty if nothing of it is here. Only names, modes and owners
 // are looked at, where the server itself says that the file is, or below the roots that are given.
@@ -80,9 +110,10 @@ func (o *Observation) Look(tftp, web []string) string {
 	if p := o.Fact.Program; p == ProgDnsmasqTFT || p == ProgApache { // they write down their own path
 		roots = append([]string{"/"}, roots...)
 	}
+	who := readers(&o.Fact)
 	best, far := "", -1
 	for _, root := range roots {
-		text, steps, found := walk(filepath.Join(root, name))
+		text, steps, found := walk(filepath.Join(root, name), who)
 		if found {
 			return text
 		}
@@ -98,7 +129,7 @@ func (o *Observation) Look(tftp, web []string) string {
 }
 
 // walk goes down a path. steps is how many directories of it are there; found, that all of it is.
-func walk(full string) (text string, steps int, found bool) {
+func walk(full string, who []servers.Reader) (text string, steps int, found bool) {
 	_, err := os.Stat(full)
 	found = err == nil
 	at := "/"
@@ -114,40 +145,29 @@ func walk(full string) (text string, steps int, found bool) {
 		case err != nil:
 			return next + ": " + unwrapPath(err).Error(), steps, false
 		case i == len(parts)-1:
-			return verdictOn(next, fi), steps, true
-		case found && fi.IsDir() && fi.Mode().Perm()&0o001 == 0:
-			return fmt.Sprintf("x is missing on the directory %s, which has %s: chmod o+x %s", next, modeOf(fi), next), steps, true
+			return verdictOn(next, fi, who), steps, true
+		case found && fi.IsDir():
+			if what, reader := lacks(who, fi); what != "" {
+				return fmt.Sprintf("x is missing on the directory %s, which has %s, for %s: chmod %s %s", next, servers.Owned(fi), reader, what, next), steps, true
+			}
 		}
 		at, steps = next, steps+1
 	}
 	return "", steps, false
 }
 
-func verdictOn(file string, fi fs.FileInfo) string {
-	switch {
-	case fi.IsDir():
+func verdictOn(file string, fi fs.FileInfo, who []servers.Reader) string {
+	if fi.IsDir() {
 		return file + " is a directory"
-	case fi.Mode().Perm()&0o004 == 0:
-		return fmt.Sprintf("%s has %s: the server's user needs r on it: chmod o+r %s", file, modeOf(fi), file)
+	}
+	what, reader := lacks(who, fi)
+	switch {
+	case what != "":
+		return fmt.Sprintf("%s has %s: %s needs r on it: chmod %s %s", file, servers.Owned(fi), reader, what, file)
 	case fi.Size() == 0:
 		return file + " is empty"
 	}
-	return fmt.Sprintf("%s is there now, with %s: is it another root directory, a label of SELinux (restorecon -v %s), or the server's configuration?", file, modeOf(fi), file)
-}
-
-func modeOf(fi fs.FileInfo) string {
-	owner := ""
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		uid, gid := strconv.Itoa(int(st.Uid)), strconv.Itoa(int(st.Gid))
-		if u, err := user.LookupId(uid); err == nil {
-			uid = u.Username
-		}
-		if g, err := user.LookupGroupId(gid); err == nil {
-			gid = g.Name
-		}
-		owner = " and the owner " + uid + ":" + gid
-	}
-	return fmt.Sprintf("mode %04o%s", fi.Mode().Perm(), owner)
+	return fmt.Sprintf("%s is there now, with %s: is it another root directory, a label of SELinux (restorecon -v %s), or the server's configuration?", file, servers.Owned(fi), file)
 }
 
 // alike finds a name in a directory that differs in case only, or that begins with the wanted one or the other way round.

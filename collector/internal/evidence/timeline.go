@@ -3,6 +3,7 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/netip"
@@ -27,6 +28,17 @@ type Report struct {
 	NotSeen  []string      `json:"not_seen,omitempty"` // selected, and in no line
 	Checks   []proto.Check `json:"checks,omitempty"`   // of the frontend itself, where a collector could be asked
 	Omitted  int           `json:"omitted,omitempty"`  // nodes beyond MaxNodes
+	Others   int           `json:"others,omitempty"`   // nodes of these logs that are not among Nodes: not selected, or of another time
+	Odd      []OddLines    `json:"odd,omitempty"`      // what was not understood, by program
+	Advice   []string      `json:"advice,omitempty"`   // what would make the logs say more
+}
+
+// OddLines are the lines of one program that were not understood.
+type OddLines struct {
+	Program string `json:"program,omitempty"` // empty: the line is too damaged to tell
+	Lines   int64  `json:"lines"`
+	File    string `json:"file"`    // of the first
+	Example string `json:"example"` // the first, as it is
 }
 
 // Stopped is the number of nodes that did not get as far as they should.
@@ -74,6 +86,7 @@ type NodeReport struct {
 	Summary string   `json:"summary,omitempty"`
 	Ordinal uint64   `json:"ordinal,omitempty"`
 	Lines   []string `json:"lines,omitempty"`
+	Dropped int      `json:"dropped_lines,omitempty"` // lines of it before these
 }
 
 // StageReport is one stage of it.
@@ -104,12 +117,20 @@ type ProbeOptions struct {
 	Nodes    []string       // only these: names, MAC or IP addresses; empty for all
 	// Since and Until bound what counts; zero: everything. What was before Since still says who has which address.
 	Since, Until time.Time
+	Lines        bool // keep the last lines about each node
 }
+
+// maxLines bounds the lines that are kept of one node, maxAllLines those of all: some 150 bytes each, less than 64 MiB.
+const (
+	maxLines    = 40
+	maxAllLines = 400_000
+)
 
 // Probe reads log files, plain or compressed, merges them by time and reports the way of every node. All files are read
 // at once and never held in memory. An error is a file that cannot be opened; one that breaks off is in the report.
 func Probe(ctx context.Context, files []string, o ProbeOptions) (*Report, error) {
-	t := &timeline{o: o, mapper: NewMapper(o.Resolver), nodes: map[string]*history{}, sizes: newBounded[string, int64](4096), seen: map[string]bool{}, servers: map[netip.Addr]int{}}
+	t := &timeline{o: o, mapper: NewMapper(o.Resolver), nodes: map[string]*history{}, sizes: newBounded[string, int64](4096), seen: map[string]bool{}, servers: map[netip.Addr]int{},
+		elsewhere: map[string]bool{}}
 	var open []*replay
 	defer func() {
 		for _, r := range open {
@@ -121,7 +142,7 @@ func Probe(ctx context.Context, files []string, o ProbeOptions) (*Report, error)
 		if err != nil {
 			return nil, err
 		}
-		r.seen = t.program
+		r.seen, r.odd, r.keep = t.program, t.puzzle, o.Lines
 		open = append(open, r)
 	}
 	for _, r := range open {
@@ -140,7 +161,7 @@ func Probe(ctx context.Context, files []string, o ProbeOptions) (*Report, error)
 		if first == nil {
 			break
 		}
-		t.add(&first.head, first.tr)
+		t.add(&first.head, first.tr, first.text)
 		first.next()
 	}
 	for _, r := range open {
@@ -159,6 +180,11 @@ type timeline struct {
 	seen     map[string]bool         // programs
 	servers  map[netip.Addr]int      // DHCP servers, and how many requests chose each
 	files    []FileReport
+
+	elsewhere map[string]bool // nodes with a line outside of the time that is asked for
+	odd       []OddLines
+	kept      int  // lines, of all nodes
+	refuses   bool // in.tftpd's log tells more than that a file was asked for
 }
 
 func (t *timeline) program(p string) {
@@ -167,13 +193,26 @@ func (t *timeline) program(p string) {
 	}
 }
 
-func (t *timeline) add(f *Fact, tr Transaction) {
-	if !t.o.Until.IsZero() && f.Time.After(t.o.Until) {
-		return
+// puzzle counts a line that was not understood.
+func (t *timeline) puzzle(program, file string, line []byte) {
+	i := slices.IndexFunc(t.odd, func(o OddLines) bool { return o.Program == program })
+	if i < 0 {
+		i = len(t.odd)
+		t.odd = append(t.odd, OddLines{Program: strings.Clone(program), File: file, Example: text(line)})
 	}
+	t.odd[i].Lines++
+}
+
+func (t *timeline) add(f *Fact, tr Transaction, line string) {
 	who := t.mapper.Map(f)
 	key := who.Key()
-	if f.Time.Before(t.o.Since) {
+	if f.Program == ProgTFTPDHPA && !f.Asked && f.Kind != Aborted {
+		t.refuses = true
+	}
+	if f.Time.Before(t.o.Since) || !t.o.Until.IsZero() && f.Time.After(t.o.Until) {
+		if who.MAC != "" && len(t.elsewhere) < MaxNodes && !t.elsewhere[key] {
+			t.elsewhere[strings.Clone(key)] = true
+		}
 		return
 	}
 	if f.Bytes > 0 && f.Status != 206 && (f.Kind == Kernel || f.Kind == Initrd || f.Kind == Image) {
@@ -205,9 +244,27 @@ func (t *timeline) add(f *Fact, tr Transaction) {
 		t.nodes[strings.Clone(key)] = h
 	}
 	h.add(f, tr)
+	t.keep(h, line)
 	if _, known := t.servers[f.Server]; f.Server.IsValid() && (known || len(t.servers) < maxServers) {
 		t.servers[f.Server]++
 	}
+}
+
+// keep keeps a line's text with its node, where texts are asked for.
+func (t *timeline) keep(h *history, line string) {
+	switch {
+	case line == "":
+		return
+	case len(h.lines) == maxLines || t.kept == maxAllLines && len(h.lines) > 0:
+		h.lines = slices.Delete(h.lines, 0, 1)
+		h.dropped++
+	case t.kept == maxAllLines:
+		h.dropped++
+		return
+	default:
+		t.kept++
+	}
+	h.lines = append(h.lines, line)
 }
 
 // maxServers bounds the DHCP servers that are counted.
@@ -260,7 +317,7 @@ func (t *timeline) report() *Report {
 	has := func(programs ...string) bool {
 		return slices.ContainsFunc(programs, func(p string) bool { return t.seen[p] })
 	}
-	view := view{now: t.o.Now, sizes: t.sizes, servers: t.servers,
+	view := view{now: t.o.Now, sizes: t.sizes, servers: t.servers, refuses: t.refuses,
 		dhcp: has(ProgISC, ProgKea, ProgDnsmasq), tftp: has(ProgTFTPDHPA, ProgATFTPD, ProgDnsmasqTFT), web: has(ProgWeb, ProgApache, ProgNginx)}
 	for _, m := range []struct {
 		name string
@@ -270,31 +327,53 @@ func (t *timeline) report() *Report {
 			r.Missing = append(r.Missing, m.name)
 		}
 	}
-	found := map[string]bool{}
+	for key := range t.elsewhere {
+		if t.nodes[key] == nil {
+			r.Others++
+		}
+	}
+	found, silent := map[string]bool{}, false
 	for key, h := range t.nodes {
 		n := view.node(h)
 		delete(t.nodes, key) // the two together would be twice the memory
 		if len(t.o.Nodes) > 0 && !n.selected(t.o.Nodes, found) {
+			r.Others++
 			continue
 		}
 		r.Nodes = append(r.Nodes, n)
+		silent = silent || n.State == Stopped && view.onlyAsked(h) != ""
 	}
 	for _, s := range t.o.Nodes {
 		if !found[s] {
 			r.NotSeen = append(r.NotSeen, s)
 		}
 	}
+	if silent {
+		r.Advice = append(r.Advice, "in.tftpd writes down that a file is asked for, and not here that it is refused: only with -vv among its options does a missing file show")
+	}
+	slices.SortStableFunc(t.odd, func(a, b OddLines) int { return cmp.Compare(b.Lines, a.Lines) })
+	r.Odd = t.odd
 	order := map[State]int{Stopped: 0, Moving: 1, Arrived: 2, Leased: 3}
 	slices.SortFunc(r.Nodes, func(a, b NodeReport) int {
 		if c := order[a.State] - order[b.State]; c != 0 {
 			return c
 		}
-		if c := nodeset.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.MAC, b.MAC)
+		return compareNames(&a, &b)
 	})
 	return r
+}
+
+// compareNames orders nodes by name, those without one after them by MAC, which is no row of numbers.
+func compareNames(a, b *NodeReport) int {
+	switch x, y := a.Name == a.MAC, b.Name == b.MAC; {
+	case x && !y:
+		return 1
+	case y && !x:
+		return -1
+	case x && y:
+		return strings.Compare(a.MAC, b.MAC)
+	}
+	return cmp.Or(nodeset.Compare(a.Name, b.Name), strings.Compare(a.MAC, b.MAC))
 }
 
 // selected reports whether one of the selectors is this node, and notes which.
