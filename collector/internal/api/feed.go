@@ -70,14 +70,14 @@ func (a *API) feed(c *call) error {
 		case c.ctx().Err() != nil:
 			return nil
 		case ctx.Err() != nil:
-			a.send(c, []byte(": the collector stops; come again with the last id\n\n")) // it ends either way
+			lastWord(c, "the collector stops; come again with the last id")
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
 			err = a.send(c, []byte(":\n\n"))
 		case err != nil:
 			a.counters.dropped.Add(1)
 			a.cfg.Log.Warn("feed dropped: its reader is too far behind", "remote", c.r.RemoteAddr, "error", err)
-			a.send(c, fmt.Appendf(nil, ": dropped: %s\n\n", proto.Clip(strings.ReplaceAll(err.Error(), "\n", " "), 200)))
+			lastWord(c, "dropped: "+proto.Clip(strings.ReplaceAll(err.Error(), "\n", " "), 200))
 			return nil
 		default:
 			var b []byte
@@ -90,6 +90,14 @@ func (a *API) feed(c *call) error {
 			return nil // send said it
 		}
 	}
+}
+
+// lastWord is a comment that says why a feed ends. A reader that does not take it within a second is not waited for: the
+// collector may be stopping.
+func lastWord(c *call, why string) {
+	c.ctl.SetWriteDeadline(time.Now().Add(time.Second))
+	fmt.Fprintf(c.w, ": %s\n\n", why)
+	c.ctl.Flush()
 }
 
 // send writes and flushes within the feed's bound. A reader that did not take it in that time is dropped, and that is logged

@@ -173,12 +173,17 @@ func TestFeed(t *testing.T) {
 		}
 	}
 	a.Stop()
+	said := false
 	for live.Scan() { // until it ends; a feed that does not is cut off by its context, which is an error
+		said = said || live.Text() == ": the collector stops; come again with the last id"
 		if text := live.Text(); text != "" && !strings.HasPrefix(text, ":") {
 			t.Errorf("after the stop the feed says %q", text)
 		}
 	}
 	if err := live.Err(); err != nil {
 		t.Errorf("the feed did not end by itself: %v", err)
+	}
+	if !said {
+		t.Error("the feed did not say why it ends")
 	}
 }

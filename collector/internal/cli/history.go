@@ -35,7 +35,8 @@ func historyCommand(s *session) *cobra.Command {
 		Long: `History shows every order that touched a node, the newest first: when, by whom,
 what, and why. Behind the collector's socket "by whom" is the user, and who
 logged in if that was another one; elsewhere it is the token's name. The last
-1,000 orders of a node are kept, longer than its installs and their events.`,
+1,000 orders of a node are kept, longer than its installs and their events. Of a
+node that was removed there is who did it, and why.`,
 		Args: arguments(1, 1, "say which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneNode(cmd, args[0]); err != nil {
