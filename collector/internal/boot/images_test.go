@@ -41,6 +41,9 @@ func TestImages(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(images, ".import-x/vmlinuz"), []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(images, "el9/.treeinfo"), []byte("[general]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	size := len(kernel)
 	for _, c := range []struct {
 		name, path string
@@ -66,6 +69,7 @@ func TestImages(t *testing.T) {
 		{"rest of the same", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", tag}, 206, "56789", nil},
 		{"rest of another", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", `"old"`}, 200, "0123456789", nil},
 		{"hidden", "/images/.import-x/vmlinuz", nil, 404, "there is no image vmlinuz\n", nil},
+		{"hidden in a distribution", "/images/el9/.treeinfo", nil, 200, "[general]", nil},
 		{"missing", "/images/nothing?t=tick", nil, 404, "there is no image nothing\n", nil},
 		{"directory", "/images/el9?t=tick", nil, 404, "there is no image el9\n", nil},
 		{"top", "/images/", nil, 404, "", nil},
