@@ -73,7 +73,8 @@ func (o *imageOptions) run(ctx context.Context, dir, name, source string, stdout
 	fmt.Fprintf(stdout, "%s: %d files, %d MB\n", r.Path, r.Files, r.Bytes/1e6)
 	if r.Verified != "" {
 		fmt.Fprintf(stdout, "digest compared with %s\n", r.Verified)
-	} else {
+	}
+	if r.Unverified {
 		fmt.Fprintln(stderr, "note: no digest was compared: give --sha256 if you have one")
 	}
 	if r.Links > 0 {

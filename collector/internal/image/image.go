@@ -44,6 +44,7 @@ type Result struct {
 	Bytes          int64
 	Links          int    // symbolic links, which are left out
 	Verified       string // where the digest came from that the image has; empty: nobody said one
+	Unverified     bool   // an ISO image that nobody said a digest of; a directory has none
 	Note           string // what is good to know of this kind of image
 }
 
@@ -92,7 +93,8 @@ func Import(ctx context.Context, source string, o Options) (*Result, error) {
 	if err := os.RemoveAll(work); err != nil { // of a run that was killed
 		return nil, fmt.Errorf("clearing %s: %w", work, err)
 	}
-	r := &Result{Path: target, Verified: verified}
+	_, directory := tree.(*dirTree)
+	r := &Result{Path: target, Verified: verified, Unverified: verified == "" && !directory}
 	err = o.copy(ctx, tree, work, r)
 	if err == nil {
 		r.find(work, o.Name)

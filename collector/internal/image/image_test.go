@@ -243,7 +243,7 @@ func TestChecksums(t *testing.T) {
 					}
 					return
 				}
-				if err != nil || r.Verified != verified {
+				if err != nil || r.Verified != verified || r.Unverified != (verified == "") {
 					t.Errorf("Import = %+v, %v, want that %q was compared", r, err, verified)
 				}
 			})
