@@ -347,7 +347,7 @@ func TestFirstDisk(t *testing.T) {
 		}
 	}
 	r.Vars = map[string]string{"disk": "/dev/sdb"}
-	if files, err = r.Render(data()); err != nil || strings.Contains(string(files["preseed.cfg"]), "partman/early_command") {
+	if files, err = r.Render(data()); err != nil || strings.Contains(string(files["preseed.cfg"]), "list-devices") {
 		t.Errorf("with a disk that is set: %v\n%s", err, files["preseed.cfg"])
 	}
 }

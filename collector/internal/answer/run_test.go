@@ -323,6 +323,25 @@ func TestNoAgent(t *testing.T) {
 	}
 }
 
+// TestLook: debian-installer has no drivers of the disks when the agent starts. When it has them the agent looks again, and
+// partman goes on unless the machine should boot what is there; an agent that does not know the word is no reason to stop.
+func TestLook(t *testing.T) {
+	agentProgram(t)
+	for code, want := range map[string]string{"0": "disks 0", "1": "disks 1", "64": "disks 0"} {
+		in := newInstaller(t, "", "target")
+		in.write("usr/bin/provost-agent", "#!/bin/sh\necho \"$*\" >/asked\nexit "+code+"\n")
+		r := shipped(t, "preseed-debian")
+		r.Vars = map[string]string{"disk": "/dev/sda"}
+		got := in.run("call disks sh -c \"$(cat /s0)\"", in.scripts(r, data())...)
+		if diff := cmp.Diff([]string{want}, got); diff != "" {
+			t.Errorf("of an agent that ends with %s: -want +got\n%s", code, diff)
+		}
+		if b, err := os.ReadFile(filepath.Join(in.root, "asked")); string(b) != "look\n" {
+			t.Errorf("the agent was called with %q, %v", b, err)
+		}
+	}
+}
+
 // TestExternal: on a site that boots its machines by itself the hooks fetch the agent and bring its settings.
 func TestExternal(t *testing.T) {
 	b, err := os.ReadFile(agentProgram(t))

@@ -32,7 +32,7 @@ type further struct{ file, template, text string }
 var formats = []format{
 	{name: "kickstart", file: "ks.cfg", main: "ks.cfg", quote: []string{"ks", "sh"}, hooks: []string{"pre", "post", "onerror"}},
 	{name: "autoyast", file: "autoinst.xml", main: "autoinst.xml", quote: []string{"xml"}, hooks: []string{"pre", "chroot"}},
-	{name: "preseed", file: "preseed.cfg", main: "preseed.cfg", quote: []string{"preseed"}, hooks: []string{"early", "late"}},
+	{name: "preseed", file: "preseed.cfg", main: "preseed.cfg", quote: []string{"preseed"}, hooks: []string{"early", "disks", "late"}},
 	{name: "esxi", file: "esxi.cfg", main: "esxi.cfg", quote: []string{"ks", "sh"}},
 	// cmd.exe does not find the labels of a file whose lines end in LF alone.
 	{name: "winpe", file: "startnet.cmd", main: "startnet.cmd", quote: []string{"cmd", "xml"}, crlf: true, injected: true,
