@@ -283,7 +283,10 @@ func TestInstallerFailures(t *testing.T) {
 				told := in.told()
 				return slices.Contains(told, strings.TrimSpace(c.want)) || slices.Contains(told, c.want)
 			}
+			done := make(chan struct{})
+			defer func() { <-done }()
 			go func() { // the machine stays up until it is told, 30 s at most
+				defer close(done)
 				for i := 0; i < 300 && !isTold(); i++ {
 					time.Sleep(100 * time.Millisecond)
 				}

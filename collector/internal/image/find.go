@@ -3,8 +3,11 @@
 package image
 
 import (
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -40,6 +43,24 @@ const (
 
 const cdNote = "the initrd of a Debian CD looks for the CD: for the network import the unpacked netboot.tar.gz of the same release"
 
+// treeinfoRE is the release in .treeinfo, which has it once or twice: "version = 9.6".
+var treeinfoRE = regexp.MustCompile(`(?m)^version *= *(7|8|9|10)(\.|$)`)
+
+// kickstart is the template of the release that .treeinfo tells, or another one if it tells none that has one.
+func kickstart(treeinfo, otherwise string) string {
+	f, err := os.Open(treeinfo)
+	if err != nil {
+		return otherwise
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10)) // it has some 5 KB
+	m := treeinfoRE.FindSubmatch(b)
+	if err != nil || m == nil {
+		return otherwise
+	}
+	return "kickstart-el" + string(m[1]) + ".tmpl"
+}
+
 // find looks for them, in any case of letters: images without Rock Ridge have capitals.
 func (r *Result) find(dir, name string) {
 	byLower := map[string]string{}
@@ -56,6 +77,9 @@ func (r *Result) find(dir, name string) {
 			r.Family, r.Kernel, r.Initrd, r.Note = l.family, prefix+kernel, prefix+initrd, l.note
 			p := profiles[l.family]
 			r.Answer, r.Args = p.answer, strings.ReplaceAll(p.args, "%s", name)
+			if l.family == "redhat" {
+				r.Answer = kickstart(filepath.Join(dir, byLower[".treeinfo"]), p.answer)
+			}
 			return
 		}
 	}

@@ -168,6 +168,29 @@ func TestUbuntuKeepsTheISO(t *testing.T) {
 	}
 }
 
+// TestRelease: the template is that of Red Hat's release.
+func TestRelease(t *testing.T) {
+	for treeinfo, want := range map[string]string{
+		"[header]\nversion = 1.2\n[release]\nname = Rocky Linux\nversion = 8.10\n": "kickstart-el8.tmpl",
+		"[general]\nversion = 10\n":    "kickstart-el10.tmpl",
+		"[general]\nversion=7.9\n":     "kickstart-el7.tmpl",
+		"[release]\nversion = 42\n":    "kickstart-el9.tmpl",
+		"[release]\nversion = 100.1\n": "kickstart-el9.tmpl",
+		"":                             "kickstart-el9.tmpl",
+	} {
+		src := t.TempDir()
+		put(t, filepath.Join(src, "images/pxeboot/vmlinuz"), []byte("kernel"))
+		put(t, filepath.Join(src, "images/pxeboot/initrd.img"), []byte("initrd"))
+		if treeinfo != "" {
+			put(t, filepath.Join(src, ".treeinfo"), []byte(treeinfo))
+		}
+		r, err := image.Import(t.Context(), src, image.Options{Dir: t.TempDir(), Name: "n"})
+		if err != nil || r.Answer != want {
+			t.Errorf("Import with .treeinfo %q = %+v, %v, want %s", treeinfo, r, err, want)
+		}
+	}
+}
+
 // TestWhateverTheUmask: the service, which is another user than the one who imports, reads everything.
 func TestWhateverTheUmask(t *testing.T) {
 	iso, src := makeISO(t, files("casper/vmlinuz", "casper/initrd")), t.TempDir()
