@@ -54,6 +54,7 @@ func TestImages(t *testing.T) {
 	}{
 		{"whole", "/images/el9/vmlinuz?t=tick", nil, 200, string(kernel), []string{"tick images/el9/vmlinuz true"}},
 		{"overlay", "/images/overlay?t=tick", nil, 200, "the agent", []string{"tick overlay true"}},
+		{"hidden in a distribution", "/images/el9/.treeinfo", nil, 200, "[general]", nil},
 		{"no ticket", "/images/small.txt", nil, 200, "0123456789", nil},
 		{"no sound ticket", "/images/small.txt?t=a%20b", nil, 200, "0123456789", nil},
 		{"slashes", "//images//small.txt/?t=tick", nil, 200, "0123456789", []string{"tick images/small.txt true"}},
@@ -69,7 +70,6 @@ func TestImages(t *testing.T) {
 		{"rest of the same", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", tag}, 206, "56789", nil},
 		{"rest of another", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", `"old"`}, 200, "0123456789", nil},
 		{"hidden", "/images/.import-x/vmlinuz", nil, 404, "there is no image vmlinuz\n", nil},
-		{"hidden in a distribution", "/images/el9/.treeinfo", nil, 200, "[general]", nil},
 		{"missing", "/images/nothing?t=tick", nil, 404, "there is no image nothing\n", nil},
 		{"directory", "/images/el9?t=tick", nil, 404, "there is no image el9\n", nil},
 		{"top", "/images/", nil, 404, "", nil},
