@@ -213,7 +213,8 @@ func TestFirstbootUnit(t *testing.T) {
 				t.Errorf("link = %q, %v", link, err)
 			}
 		}
-		for _, want := range []string{"ConditionPathExists=/var/lib/provost/journal\n", "Wants=network-online.target\n", "After=network-online.target\n",
+		for _, want := range []string{"ConditionPathExists=/var/lib/provost/journal\n", "Wants=network-online.target\n",
+			"After=network-online.target YaST2-Second-Stage.service autoyast-initscripts.service\n",
 			"ExecStart=/usr/sbin/provost-agent firstboot\n", "Restart=on-failure\n", "WantedBy=multi-user.target\n"} {
 			if !strings.Contains(tg.read(unit), want) {
 				t.Errorf("%q is not in the unit\n%s", want, tg.read(unit))

@@ -34,9 +34,10 @@ func imageCommand() *cobra.Command {
 		Use:   "import NAME ISO|DIR|URL",
 		Short: "bring the content of an ISO image or a directory below the images directory",
 		Long: `Copies an installation image, whole and checked, to NAME below the images
-directory, which the boot server serves as /images/NAME, and finds its kernel and
-initrd. Neither a mount nor another program is needed. An ISO image is compared
-with --sha256, or with the checksums beside it (SHA256SUMS, CHECKSUM, NAME.sha256).
+directory, which the boot server serves as /images/NAME, and prints what a profile says of
+it. Neither a mount nor another program is needed. An ISO image is compared with
+--sha256, or with the checksums beside it (SHA256SUMS, CHECKSUM, NAME.sha256). Of
+Ubuntu's live server the ISO image is kept, too, since that is what it boots from.
 A download that was cut off goes on when the command is given again.`,
 		Example: `  provostd image import rocky9 /srv/iso/Rocky-9.6-x86_64-dvd.iso
   provostd image import noble https://releases.ubuntu.com/noble/ubuntu-24.04-live-server-amd64.iso
@@ -72,7 +73,8 @@ func (o *imageOptions) run(ctx context.Context, dir, name, source string, stdout
 	fmt.Fprintf(stdout, "%s: %d files, %d MB\n", r.Path, r.Files, r.Bytes/1e6)
 	if r.Verified != "" {
 		fmt.Fprintf(stdout, "digest compared with %s\n", r.Verified)
-	} else {
+	}
+	if r.Unverified {
 		fmt.Fprintln(stderr, "note: no digest was compared: give --sha256 if you have one")
 	}
 	if r.Links > 0 {
@@ -86,6 +88,9 @@ func (o *imageOptions) run(ctx context.Context, dir, name, source string, stdout
 		return nil
 	}
 	fmt.Fprintf(stdout, "for a profile:\n  family: %s\n  kernel: %s\n  initrds: [%s, overlay]\n", r.Family, r.Kernel, r.Initrd)
+	if r.Args != "" {
+		fmt.Fprintf(stdout, "  args: \"%s\"\n  answer: %s    # or another one that ships, or your own\n", r.Args, r.Answer)
+	}
 	return nil
 }
 

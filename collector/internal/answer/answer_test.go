@@ -51,7 +51,7 @@ func full(t testing.TB, name string) *answer.Recipe {
 	r.Site = map[string]string{"timezone": "Europe/Berlin", "ntp": "10.0.0.1, 10.0.0.2", "proxy": "http://10.0.0.1:3128"}
 	r.Groups = map[string]map[string]string{"rack1": {"disk": "/dev/nvme0n1"}, "gpu": {"disk": "/dev/sdz", "kernel-args": "console=ttyS0 iommu=pt"}}
 	r.Vars = map[string]string{"rootpw-hash": "file:/etc/provost/secrets/rootpw", "language": "de_DE.UTF-8", "keyboard": "de", "keymap": "german",
-		"source": "http://10.0.0.1:8480/images/os", "packages": "vim, tcpdump", "ssh-key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ops@example", "selinux": "permissive",
+		"source": "http://10.0.0.1:8480/images/os", "packages": "vim, tcpdump", "modules": "Basesystem, Server-Applications", "ssh-key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ops@example", "selinux": "permissive",
 		"esxi-disk": "mpx.vmhba0:C0:T0:L0", "windows-setup": `\\10.0.0.1\win\setup.exe`}
 	r.Secrets = map[string]string{"file:/etc/provost/secrets/rootpw": rootpw}
 	return r

@@ -85,7 +85,7 @@ const autoyastScript = `      <script>
 ]]></source>
       </script>`
 
-// autoyastKeys are the further elements of each kind of script; an init-script has none (scripts.rnc of AutoYaST).
+// autoyastKeys are the further elements of each kind of script (scripts.rnc of AutoYaST).
 var autoyastKeys = map[string]string{
 	"pre":    autoyastShell,
 	"chroot": autoyastShell + "        <chrooted config:type=\"boolean\">true</chrooted>\n",

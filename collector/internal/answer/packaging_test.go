@@ -18,9 +18,10 @@ func TestPackagingSnippets(t *testing.T) {
 		{"autoyast/provost.xml", "autoyast-x.tmpl", "autoinst.xml", "<!-- SPDX-License-Identifier: Apache-2.0\n\n     For an AutoYaST profile, whose name space config is. " + edit + "-->\n" +
 			"  <scripts xmlns:config=\"http://www.suse.com/1.0/configns\">\n    <pre-scripts config:type=\"list\">\n{{ provost.pre }}\n    </pre-scripts>\n" +
 			"    <!-- The last of the chroot-scripts. -->\n    <chroot-scripts config:type=\"list\">\n{{ provost.chroot }}\n    </chroot-scripts>\n" +
-			"    <init-scripts config:type=\"list\">\n{{ provost.init }}\n    </init-scripts>\n  </scripts>\n"},
-		{"preseed/provost.cfg", "preseed-x.tmpl", "preseed.cfg", "# SPDX-License-Identifier: Apache-2.0\n#\n# For a preseed file. " + edit + "# Commands of your own go in front of these, in the same value.\n" +
-			"d-i preseed/early_command string {{ provost.early }}\n\nd-i preseed/late_command string {{ provost.late }}\n"},
+			"  </scripts>\n"},
+		{"preseed/provost.cfg", "preseed-x.tmpl", "preseed.cfg", "# SPDX-License-Identifier: Apache-2.0\n#\n# For a preseed file. " + edit + "# Commands of your own go in front of these, in the same value. Where the agent has to be fetched there are 5 tries\n# of at most 2 minutes, 5 s apart: this installer's wget has no timeout.\n" +
+			"d-i preseed/early_command string {{ provost.early }}\n\n# The disks have drivers now: one that has this install, done already, is booted.\n" +
+			"d-i partman/early_command string {{ provost.disks }}\n\nd-i preseed/late_command string {{ provost.late }}\n"},
 		{"autoinstall/provost.yaml", "autoinstall-x.tmpl", "user-data", "#cloud-config\n# SPDX-License-Identifier: Apache-2.0\n#\n# For the user-data of an autoinstall. " + edit + "autoinstall:\n  version: 1\n" +
 			"  early-commands:\n{{ provost.early }}\n  # The last of the late-commands.\n  late-commands:\n{{ provost.late }}\n  error-commands:\n{{ provost.error }}\n" +
 			"{{ define \"meta-data\" }}{}{{ end }}"},

@@ -32,7 +32,7 @@ type Recipe struct {
 // Node is what a template sees of a node.
 type Node struct {
 	Name   string
-	MAC    string // the first, aa:bb:cc:dd:ee:ff
+	MAC    string // of the card to install by, aa:bb:cc:dd:ee:ff
 	IP     string // empty if not known
 	Serial string
 	Groups []string
@@ -67,10 +67,15 @@ func (r *Recipe) File() (string, error) {
 
 // Injected are the files that a boot loader has to put into the system that it loads; nil if the system fetches by itself.
 func (r *Recipe) Injected() []string {
-	if f, _, err := formatOf(r.Name); err == nil && f.name == "winpe" {
-		return []string{startnet, unattend}
+	f, _, err := formatOf(r.Name)
+	if err != nil || !f.injected {
+		return nil
 	}
-	return nil
+	names := []string{f.main}
+	for _, x := range f.further {
+		names = append(names, x.file)
+	}
+	return names
 }
 
 // Check says what is wrong with the template itself.
@@ -113,31 +118,32 @@ func (r *Recipe) render(d Data, masked bool) (map[string][]byte, error) {
 		return nil, err
 	}
 	dot := view{d.Node.Name, d.Node.MAC, d.Node.IP, d.Node.Serial, d.Node.Groups, d.Install, r.Profile, d.Images, d.Callback}
-	files := map[string][]byte{}
-	var b bounded
-	if err := t.Execute(&b, dot); err != nil {
-		return nil, plainError(err)
+	text, err := execute(t, r.Name, dot)
+	if err != nil {
+		return nil, err
 	}
-	files[f.main] = []byte(b.String())
-	if f.name == "winpe" {
-		b = bounded{}
-		if err := t.ExecuteTemplate(&b, "unattend", dot); err != nil {
-			return nil, plainError(err)
+	if f.crlf {
+		text = strings.ReplaceAll(text, "\n", "\r\n")
+	}
+	files := map[string][]byte{f.main: []byte(text)}
+	for _, x := range f.further {
+		text := x.text
+		if x.template != "" {
+			if text, err = execute(t, x.template, dot); err != nil {
+				return nil, err
+			}
 		}
-		// cmd.exe does not find the labels of a file whose lines end in LF alone.
-		files[f.main] = []byte(strings.ReplaceAll(string(files[f.main]), "\n", "\r\n"))
-		files[unattend] = []byte(b.String())
+		files[x.file] = []byte(text)
 	}
-	if f.name != "autoinstall" {
-		return files, nil
-	}
-	// cloud-init's data source NoCloud wants these two beside user-data.
-	b = bounded{}
-	if err := t.ExecuteTemplate(&b, "meta-data", dot); err != nil {
-		return nil, plainError(err)
-	}
-	files["meta-data"], files["vendor-data"] = []byte(b.String()), []byte("#cloud-config\n{}\n")
 	return files, nil
+}
+
+func execute(t *template.Template, name string, dot view) (string, error) {
+	var b bounded
+	if err := t.ExecuteTemplate(&b, name, dot); err != nil {
+		return "", plainError(err)
+	}
+	return b.String(), nil
 }
 
 // plainError is the error of a template without the words that are of use to Go programmers only. An error of a function

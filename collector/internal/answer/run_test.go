@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,14 @@ func (in *installer) program(from, to string) {
 	}
 }
 
+// hasty are scripts that wait no 5 s between two tries. Their other waits stay.
+func hasty(scripts []string) (out []string) {
+	for _, s := range scripts {
+		out = append(out, regexp.MustCompile(`\bsleep 5\b`).ReplaceAllString(s, "sleep 0"))
+	}
+	return out
+}
+
 // scripts gives the scripts of a shipped template's file, in their order in it.
 func (in *installer) scripts(r *answer.Recipe, d answer.Data) []string {
 	in.t.Helper()
@@ -136,16 +145,34 @@ func (in *installer) scripts(r *answer.Recipe, d answer.Data) []string {
 }
 
 // run lets a driver call the scripts s0, s1, …, in a machine of its own but for the network: process 1 is in the
-// installer's root. "call NAME COMMAND" reads the output to its end, as Anaconda does, and says the exit status; "stuck" does
-// not, for a script that does not return. It gives what the driver says.
+// installer's root. "call NAME COMMAND" reads the output to its end, as Anaconda does, and says the exit status. "stuck NAME
+// CONSOLE COMMAND" is for a script that may not return, and gives it 60 s to end or to say so on the console: then that is
+// said instead. It gives what the driver says.
 func (in *installer) run(driver string, scripts ...string) []string {
 	in.t.Helper()
 	for i, s := range scripts {
 		in.write(fmt.Sprintf("s%d", i), s)
 		in.write(filepath.Join(in.target, fmt.Sprintf("s%d", i)), s)
 	}
-	in.write("driver", "call() { n=$1; shift; out=$(\"$@\" 2>&1); echo \"$n $?\"; echo \"$out\" >&2; }\n"+
-		"stuck() { n=$1; shift; \"$@\" >/log 2>&1; echo \"$n $?\"; cat /log >&2; }\n"+driver)
+	in.write("driver", `call() { n=$1; shift; out=$("$@" 2>&1); echo "$n $?"; echo "$out" >&2; }
+stuck() {
+	n=$1 console=$2 i=0
+	shift 2
+	: >/status
+	{ "$@" >/log 2>&1; echo $? >/status; } &
+	until [ -s /status ] || grep -q 'the install stops here' "$console"; do
+		i=$((i + 1))
+		[ $i -lt 600 ] || break
+		sleep 0.1
+	done
+	if [ -s /status ]; then
+		echo "$n $(cat /status)"
+	else
+		echo "$n $(cat "$console")"
+	fi
+	cat /log >&2
+}
+`+driver)
 	const setup = `set -e
 mount --rbind /sys "$1/sys"
 mount -t proc proc "$1/proc"
@@ -153,7 +180,7 @@ mount --bind "$1/cmdline" "$1/proc/cmdline"
 case $2 in mnt*) mount -t proc proc "$1/$2/proc";; esac
 exec chroot "$1" /bin/sh /driver
 `
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", setup, "sh", in.root, in.target)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -195,8 +222,8 @@ func step(name string, phase proto.Phase, body string) prototest.Script {
 var installs = []struct{ name, target, pre, post string }{
 	{"kickstart-el7", "mnt/sysimage", "call pre sh /s0", "call post sh /s2"},
 	{"kickstart-el9", "mnt/sysroot", "call pre sh /s0", "call post sh /s2"},
-	{"autoyast-sles15", "mnt", "stuck pre timeout 3 sh /s0", "stuck post timeout 3 chroot /mnt sh /s1"},
-	{"preseed-debian", "target", "call pre sh -c \"$(cat /s0)\"", "call post sh -c \"$(cat /s1)\""},
+	{"autoyast-sles15", "mnt", "stuck pre /dev/console sh /s0", "stuck post /mnt/dev/console chroot /mnt sh /s1"},
+	{"preseed-debian", "target", "call pre sh -c \"$(cat /s1)\"", "call post sh -c \"$(cat /s2)\""}, // s0 is partman's
 	{"autoinstall-ubuntu", "target", "call pre sh -c \"$(cat /s0)\"", "call post sh -c \"$(cat /s1)\""},
 }
 
@@ -223,7 +250,8 @@ func TestInstallersRunTheHooks(t *testing.T) {
 				in := newInstaller(t, agent, c.target, v.scripts...)
 				want := slices.Clone(v.status)
 				if last := &want[len(want)-1]; strings.HasPrefix(c.name, "autoyast") && strings.HasSuffix(*last, " 1") {
-					*last = strings.TrimSuffix(*last, "1") + "143" // ended by timeout
+					phase := strings.TrimSuffix(*last, " 1")
+					*last = fmt.Sprintf("%s provost: phase %s ended with 1: the install stops here", phase, phase)
 				}
 				got := in.run(v.driver, in.scripts(shipped(t, c.name), data())...)
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -260,12 +288,27 @@ func TestInstallerFailures(t *testing.T) {
 			in := newInstaller(t, agent, c.target)
 			in.mkdir(filepath.Dir(c.log))
 			in.write(c.log, "12:00:00,000 INF all is well\n"+c.line+"\n12:00:02,000 INF the end\n")
-			got := in.run(c.driver+"; sleep 3", in.scripts(shipped(t, c.name), data())...)
+			isTold := func() bool {
+				told := in.told()
+				return slices.Contains(told, strings.TrimSpace(c.want)) || slices.Contains(told, c.want)
+			}
+			done := make(chan struct{})
+			defer func() { <-done }()
+			go func() { // the machine stays up until it is told, 30 s at most
+				defer close(done)
+				for i := 0; i < 300 && !isTold(); i++ {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if err := os.WriteFile(filepath.Join(in.root, "told"), nil, 0o644); err != nil {
+					t.Error(err)
+				}
+			}()
+			got := in.run(c.driver+"; until [ -e /told ]; do sleep 0.1; done", in.scripts(shipped(t, c.name), data())...)
 			if diff := cmp.Diff([]string{"pre 0", "error 0"}, got); diff != "" {
 				t.Errorf("exit statuses: -want +got\n%s", diff)
 			}
-			if told := in.told(); !slices.Contains(told, strings.TrimSpace(c.want)) && !slices.Contains(told, c.want) {
-				t.Errorf("told = %q, want %q", told, c.want)
+			if !isTold() {
+				t.Errorf("told = %q, want %q", in.told(), c.want)
 			}
 		})
 	}
@@ -280,15 +323,34 @@ func TestNoAgent(t *testing.T) {
 			in := newInstaller(t, "", c.target)
 			d := data()
 			d.Images = "http://127.0.0.1:1/images"
-			got := in.run(c.pre, in.scripts(shipped(t, c.name), d)...)
+			got := in.run(c.pre, hasty(in.scripts(shipped(t, c.name), d))...)
 			want := "pre 1"
 			if strings.HasPrefix(c.name, "autoyast") {
-				want = "pre 143"
+				want = "pre provost: no agent: neither in the initrd nor at http://127.0.0.1:1/images/provost-agent: the install stops here"
 			}
 			if diff := cmp.Diff([]string{want}, got); diff != "" {
 				t.Errorf("exit statuses: -want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestLook: debian-installer has no drivers of the disks when the agent starts. When it has them the agent looks again, and
+// partman goes on unless the machine should boot what is there; an agent that does not know the word is no reason to stop.
+func TestLook(t *testing.T) {
+	agentProgram(t)
+	for code, want := range map[string]string{"0": "disks 0", "1": "disks 1", "64": "disks 0"} {
+		in := newInstaller(t, "", "target")
+		in.write("usr/bin/provost-agent", "#!/bin/sh\necho \"$*\" >/asked\nexit "+code+"\n")
+		r := shipped(t, "preseed-debian")
+		r.Vars = map[string]string{"disk": "/dev/sda"}
+		got := in.run("call disks sh -c \"$(cat /s0)\"", in.scripts(r, data())...)
+		if diff := cmp.Diff([]string{want}, got); diff != "" {
+			t.Errorf("of an agent that ends with %s: -want +got\n%s", code, diff)
+		}
+		if b, err := os.ReadFile(filepath.Join(in.root, "asked")); string(b) != "look\n" {
+			t.Errorf("the agent was called with %q, %v", b, err)
+		}
 	}
 }
 
@@ -298,10 +360,13 @@ func TestExternal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var asked sync.Map // the first answer to each machine is no agent
 	images := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/images/provost-agent" {
-			w.Write(b)
+		if _, again := asked.LoadOrStore(r.URL.Path, true); !again || !strings.HasSuffix(r.URL.Path, "/images/provost-agent") {
+			http.Error(w, "not now", http.StatusServiceUnavailable)
+			return
 		}
+		w.Write(b)
 	}))
 	t.Cleanup(images.Close)
 	for _, c := range installs {
@@ -322,12 +387,12 @@ func TestExternal(t *testing.T) {
 				r := shipped(t, c.name)
 				r.External, r.Vars = true, map[string]string{"join-key": in.col.JoinKey, "agent-sha256": digest}
 				d := data()
-				d.Images, d.URLs, d.Pin = images.URL+"/images", []string{in.col.URL()}, in.pin()
+				d.Images, d.URLs, d.Pin = images.URL+"/"+t.Name()+"/images", []string{in.col.URL()}, in.pin()
 				want, driver := []string{"pre 0", "post 0"}, c.pre+"\n"+c.post
 				if digest != proto.Digest(b) {
 					want, driver = []string{"pre 1"}, c.pre
 				}
-				got := in.run(driver, in.scripts(r, d)...)
+				got := in.run(driver, hasty(in.scripts(r, d))...)
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("exit statuses: -want +got\n%s", diff)
 				}

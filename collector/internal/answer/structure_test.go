@@ -47,7 +47,7 @@ func shapeOf(file, text string) (shape, error) {
 }
 
 // kickstartCommands are those of the shipped templates.
-var kickstartCommands = []string{"text", "reboot", "install", "eula", "url", "lang", "keyboard", "network", "rootpw", "sshkey", "selinux", "firewall",
+var kickstartCommands = []string{"text", "reboot", "install", "eula", "url", "nfs", "lang", "keyboard", "network", "rootpw", "sshkey", "selinux", "firewall",
 	"firstboot", "timezone", "timesource", "zerombr", "ignoredisk", "clearpart", "autopart", "bootloader"}
 
 // kickstartShape reads a file as pykickstart does (parser.py): a line that begins with % begins a section, %end ends it,

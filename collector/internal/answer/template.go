@@ -16,27 +16,31 @@ import (
 
 // format is a kind of answer file.
 type format struct {
-	name  string   // the begin of its templates' names
-	file  string   // what the kernel arguments name; empty: the directory of all of them
-	main  string   // the file that the template makes
-	quote []string // the functions through which a value may be put out
-	hooks []string
+	name     string    // the begin of its templates' names
+	file     string    // what the kernel arguments name; empty: the directory of all of them
+	main     string    // the file that the template makes
+	quote    []string  // the functions through which a value may be put out
+	hooks    []string  // scripts that call the agent
+	further  []further // files beside the main one
+	crlf     bool      // lines of the main file end in CR LF
+	injected bool      // the boot loader puts all of them into the system that it loads
 }
+
+// further is a file of a template that the format's shared one defines, or of a text that is always the same.
+type further struct{ file, template, text string }
 
 var formats = []format{
-	{"kickstart", "ks.cfg", "ks.cfg", []string{"ks", "sh"}, []string{"pre", "post", "onerror"}},
-	{"autoyast", "autoinst.xml", "autoinst.xml", []string{"xml"}, []string{"pre", "chroot", "init"}},
-	{"preseed", "preseed.cfg", "preseed.cfg", []string{"preseed"}, []string{"early", "late"}},
-	{"esxi", "esxi.cfg", "esxi.cfg", []string{"ks", "sh"}, nil},
-	{"winpe", startnet, startnet, []string{"cmd", "xml"}, nil},
-	{"autoinstall", "", "user-data", []string{"yaml"}, []string{"early", "late", "error"}},
+	{name: "kickstart", file: "ks.cfg", main: "ks.cfg", quote: []string{"ks", "sh"}, hooks: []string{"pre", "post", "onerror"}},
+	{name: "autoyast", file: "autoinst.xml", main: "autoinst.xml", quote: []string{"xml"}, hooks: []string{"pre", "chroot"}},
+	{name: "preseed", file: "preseed.cfg", main: "preseed.cfg", quote: []string{"preseed"}, hooks: []string{"early", "disks", "late"}},
+	{name: "esxi", file: "esxi.cfg", main: "esxi.cfg", quote: []string{"ks", "sh"}},
+	// cmd.exe does not find the labels of a file whose lines end in LF alone.
+	{name: "winpe", file: "startnet.cmd", main: "startnet.cmd", quote: []string{"cmd", "xml"}, crlf: true, injected: true,
+		further: []further{{file: "unattend.xml", template: "unattend"}}},
+	// cloud-init's data source NoCloud wants the two further files beside user-data.
+	{name: "autoinstall", main: "user-data", quote: []string{"yaml"}, hooks: []string{"early", "late", "error"},
+		further: []further{{file: "meta-data", template: "meta-data"}, {file: "vendor-data", text: "#cloud-config\n{}\n"}}},
 }
-
-// The files of Windows PE, by the names that it knows.
-const (
-	startnet = "startnet.cmd"
-	unattend = "unattend.xml"
-)
 
 var nameRE = regexp.MustCompile(`^([a-z]+)(-[A-Za-z0-9][A-Za-z0-9._-]{0,60})?\.tmpl$`)
 
@@ -112,6 +116,9 @@ func functions(v vars, hooks map[string]string) template.FuncMap {
 		"join":     func(with string, list []string) string { return strings.Join(list, with) },
 		"urlhost":  urlPart(func(u *url.URL) string { return u.Host }),
 		"urlpath":  urlPart(func(u *url.URL) string { return "/" + strings.Trim(u.Path, "/") }),
+		"source":   func(schemes ...string) (string, error) { return sourceOf(v["source"], schemes) },
+		"refuse":   func(text string) (string, error) { return "", errors.New(text) },
+		"lower":    strings.ToLower,
 		"diskname": func(path string) string { return strings.TrimPrefix(path, "/dev/") },
 		"provost":  func() map[string]string { return hooks },
 	}
@@ -125,6 +132,15 @@ func urlPart(part func(*url.URL) string) func(string) (string, error) {
 		}
 		return part(u), nil
 	}
+}
+
+// sourceOf is the scheme of the packages' URL, of which an installer knows some; empty without one.
+func sourceOf(source string, schemes []string) (string, error) {
+	scheme, _, _ := strings.Cut(source, "://")
+	if source != "" && !slices.Contains(schemes, scheme) {
+		return "", fmt.Errorf("var source is a URL of %s: this installer takes packages by %s", scheme, strings.Join(schemes, ", "))
+	}
+	return scheme, nil
 }
 
 // parseTemplate reads a template with the one that its format shares.

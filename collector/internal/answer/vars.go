@@ -28,22 +28,29 @@ func Variables() []Variable { return slices.Clone(variables) }
 
 var variables = []Variable{
 	{"agent-sha256", "", false, "digest of the agent, where it is not in the initrd and has to be fetched", match(`^[0-9a-f]{64}$`, "64 hex digits")},
-	{"disk", "", false, "the disk to install on, like /dev/sda; all disks, or the installer's choice, where it is not set", match(`^/dev/[A-Za-z0-9][A-Za-z0-9/._:+-]*$`, "a path like /dev/sda")},
+	{"disk", "", false, "the disk to install on, like /dev/sda; where it is not set kickstart takes all disks, and other installers the first one or their choice", match(`^/dev/[A-Za-z0-9][A-Za-z0-9/._:+-]*$`, "a path like /dev/sda")},
+	{"esxi-disk", "", false, "the disk to install ESXi on, as ESXi names it; the first one where it is not set", match(`^[!-~]+$`, "a name like mpx.vmhba0:C0:T0:L0")},
 	{"firewall", "on", false, "on or off", checkBool},
 	{"join-key", "", true, "the site's join key, for boot: external", match(`^[A-Za-z0-9_-]{1,128}$`, "a join key as provostd prints it")},
 	{"kernel-args", "", false, "arguments of the installed kernel", checkKernelArgs},
 	{"keyboard", "us", false, "keyboard layout as X11 names it", match(`^[a-z]{2,8}(\([a-z0-9_-]+\))?$`, "a layout like us or de(nodeadkeys)")},
 	{"keymap", "english-us", false, "keyboard layout as YaST names it", match(`^[a-z][a-z0-9_-]*$`, "a layout like english-us or german")},
 	{"language", "en_US.UTF-8", false, "locale", match(`^(C|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?$`, "a locale like en_US.UTF-8")},
+	{"modules", "Basesystem", false, "modules of the SLES 15 medium to install from, a list, as its folders Module-NAME are called; empty where a template of one's own registers the system", list(match(`^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$`, "modules like Basesystem, Server-Applications"))},
 	{"ntp", "", false, "time servers, a list; debian-installer takes the first one (clock-setup/ntp-server)", list(checkHost)},
 	{"packages", "", false, "further packages, a list; kickstart also takes @GROUP and -PACKAGE", list(match(`^-?(@\^?)?[A-Za-z0-9][A-Za-z0-9._+:*-]*$`, "names of packages"))},
-	{"proxy", "", false, "URL of the proxy through which packages are fetched", checkURL("http", "https")},
+	{"proxy", "", false, "URL of the proxy through which packages are fetched; kickstart has a place for it beside source only", checkURL("http", "https")},
+	{"product", "SLES", false, "product of SUSE to install, as AutoYaST names it", match(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, "a product like SLES or SLES_SAP")},
 	{"rootpw-hash", "", true, "password of root as crypt(5) gives it; where it is not set root has none and cannot log in by one", match(`^\$[0-9a-z]{1,8}\$[A-Za-z0-9./$=,+-]{1,300}$`, "a hash like $6$…, from openssl passwd -6")},
 	{"selinux", "enforcing", false, "enforcing, permissive or disabled", match(`^(enforcing|permissive|disabled)$`, "enforcing, permissive or disabled")},
-	{"source", "", false, "URL of the packages; the installer's own choice where it is not set", checkURL("http", "https", "ftp", "nfs")},
+	{"source", "", false, "URL of the packages; the installer's own choice where it is not set. Each installer knows some schemes", checkURL("http", "https", "ftp", "nfs")},
 	{"ssh-key", "", false, "public key that may log in as root", match(`^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9-]+@openssh\.com) [A-Za-z0-9+/=]+( [ -~]*)?$`, "one line of an SSH public key's file")},
 	{"timezone", "UTC", false, "time zone", match(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`, "a zone like Europe/Berlin")},
+	{"windows-setup", "", false, "the command that installs Windows, from Windows PE; none where it is not set", match(`^[ -~]+$`, `a command like \\10.0.0.1\win\setup.exe`)},
 }
+
+// hookVars are asked for by the hooks, not by templates.
+var hookVars = []string{"agent-sha256", "join-key"}
 
 func variable(name string) (Variable, bool) {
 	i := slices.IndexFunc(variables, func(v Variable) bool { return v.Name == name })

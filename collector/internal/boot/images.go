@@ -103,9 +103,10 @@ func (s *server) openImage(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// openBelow has no hidden files: what is being imported has such a name until it is whole.
+// openBelow has nothing hidden at the top: what is being imported has such a name until it is whole. Anaconda reads the
+// file .treeinfo of a distribution.
 func (s *server) openBelow(name string) (*os.File, error) {
-	if name == "" || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
+	if name == "" || strings.HasPrefix(name, ".") {
 		return nil, fs.ErrNotExist
 	}
 	root, err := os.OpenRoot(s.opts.ImagesDir)

@@ -41,6 +41,9 @@ func TestImages(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(images, ".import-x/vmlinuz"), []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(images, "el9/.treeinfo"), []byte("[general]"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	size := len(kernel)
 	for _, c := range []struct {
 		name, path string
@@ -51,6 +54,7 @@ func TestImages(t *testing.T) {
 	}{
 		{"whole", "/images/el9/vmlinuz?t=tick", nil, 200, string(kernel), []string{"tick images/el9/vmlinuz true"}},
 		{"overlay", "/images/overlay?t=tick", nil, 200, "the agent", []string{"tick overlay true"}},
+		{"hidden in a distribution", "/images/el9/.treeinfo", nil, 200, "[general]", nil},
 		{"no ticket", "/images/small.txt", nil, 200, "0123456789", nil},
 		{"no sound ticket", "/images/small.txt?t=a%20b", nil, 200, "0123456789", nil},
 		{"slashes", "//images//small.txt/?t=tick", nil, 200, "0123456789", []string{"tick images/small.txt true"}},

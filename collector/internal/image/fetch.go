@@ -174,7 +174,7 @@ type errFinal struct{ error }
 
 // download fetches a URL into a file, of which the begin may be there from an earlier call.
 func (o *Options) download(ctx context.Context, from, part string) error {
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, fileMode)
 	if err != nil {
 		return fmt.Errorf("downloading the image: %w", err)
 	}

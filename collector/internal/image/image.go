@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -38,10 +39,12 @@ type Result struct {
 	Path           string // of the directory
 	Family         string // of the distribution, as profiles name it
 	Kernel, Initrd string
+	Answer, Args   string // what its profile may say, too
 	Files          int
 	Bytes          int64
 	Links          int    // symbolic links, which are left out
 	Verified       string // where the digest came from that the image has; empty: nobody said one
+	Unverified     bool   // an ISO image that nobody said a digest of; a directory has none
 	Note           string // what is good to know of this kind of image
 }
 
@@ -65,8 +68,11 @@ func Import(ctx context.Context, source string, o Options) (*Result, error) {
 	if _, err := os.Lstat(target); err == nil && !o.Replace {
 		return nil, fmt.Errorf("%s is there already: take another name, or --replace", target)
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("making the images directory: %w", err)
+	if _, err := os.Stat(o.Dir); errors.Is(err, os.ErrNotExist) {
+		err = os.MkdirAll(o.Dir, dirMode)
+		if err = errors.Join(err, os.Chmod(o.Dir, dirMode)); err != nil { // whatever the umask is: the service reads it
+			return nil, fmt.Errorf("making the images directory: %w", err)
+		}
 	}
 	lock, err := lock(filepath.Join(o.Dir, ".import-"+o.Name+".lock"))
 	if err != nil {
@@ -87,21 +93,60 @@ func Import(ctx context.Context, source string, o Options) (*Result, error) {
 	if err := os.RemoveAll(work); err != nil { // of a run that was killed
 		return nil, fmt.Errorf("clearing %s: %w", work, err)
 	}
-	r := &Result{Path: target, Verified: verified}
+	_, directory := tree.(*dirTree)
+	r := &Result{Path: target, Verified: verified, Unverified: verified == "" && !directory}
 	err = o.copy(ctx, tree, work, r)
 	if err == nil {
 		r.find(work, o.Name)
+		err = o.keepISO(ctx, iso, source, work, r)
+	}
+	if err == nil {
 		err = publish(work, target)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(work))
 	}
 	if iso != source { // downloaded
-		if err := os.Remove(iso); err != nil {
+		if err := os.Remove(iso); err != nil && !errors.Is(err, os.ErrNotExist) { // it is in the tree
 			return nil, fmt.Errorf("removing the download: %w", err)
 		}
 	}
 	return r, nil
+}
+
+// keepISO puts the ISO image itself into the tree that was made of it, where the family's installer fetches that. A download
+// is moved, another file copied.
+func (o *Options) keepISO(ctx context.Context, iso, source, work string, r *Result) error {
+	if r.Family != isoFamily {
+		return nil
+	}
+	info, err := os.Stat(iso)
+	if err != nil {
+		return fmt.Errorf("keeping the image: %w", err)
+	}
+	if info.IsDir() {
+		r.Note, r.Args = isoNote, ""
+		return nil
+	}
+	r.Note = fmt.Sprintf("the live system holds the whole ISO image in memory: nodes want %d MB for it, and some 2 GB more", info.Size()/1e6)
+	to := filepath.Join(work, isoName)
+	if iso != source { // downloaded, on this file system
+		if err := errors.Join(os.Chmod(iso, fileMode), os.Rename(iso, to)); err != nil {
+			return fmt.Errorf("keeping the image: %w", err)
+		}
+	} else {
+		root, err := os.OpenRoot(work)
+		if err != nil {
+			return fmt.Errorf("keeping the image: %w", err)
+		}
+		defer root.Close()
+		e := entry{size: info.Size(), time: info.ModTime(), open: func() (io.ReadCloser, error) { return os.Open(iso) }}
+		if _, err := copyFile(ctx, root, isoName, e, func(n int64) { o.Progress("keeping the ISO image", n, info.Size()) }); err != nil {
+			return fmt.Errorf("keeping the image: %w", err)
+		}
+	}
+	r.Files, r.Bytes = r.Files+1, r.Bytes+info.Size()
+	return nil
 }
 
 // lock keeps two imports of one name apart. It is let go when the file is closed; the file stays.

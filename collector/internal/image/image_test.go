@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,7 +113,11 @@ func TestLayouts(t *testing.T) {
 				t.Errorf("Import of %s: %v", source, err)
 				continue
 			}
-			if r.Family != c.family || r.Files != 4 || !strings.Contains(r.Note, c.note) || (r.Links == 1) != (source == sources[0]) {
+			count := 4
+			if strings.HasSuffix(source, ".iso") && c.family == "ubuntu" {
+				count++ // the ISO image itself
+			}
+			if r.Family != c.family || r.Files != count || !strings.Contains(r.Note, c.note) || (r.Links == 1) != (source == sources[0]) {
 				t.Errorf("Import of %s = %+v", source, r)
 			}
 			if c.family != "" {
@@ -125,6 +130,96 @@ func TestLayouts(t *testing.T) {
 			if got := left(t, dir); got != "new" {
 				t.Errorf("Import of %s leaves %s", source, got)
 			}
+		}
+	}
+}
+
+// TestUbuntuKeepsTheISO: the live system boots from the ISO image, so that it is in the tree, byte by byte, and the arguments
+// name it; of a directory there is none.
+func TestUbuntuKeepsTheISO(t *testing.T) {
+	iso := makeISO(t, files("casper/vmlinuz", "casper/initrd"))
+	src := t.TempDir()
+	put(t, filepath.Join(src, "x.iso"), iso)
+	put(t, filepath.Join(src, "tree/casper/vmlinuz"), []byte("kernel"))
+	put(t, filepath.Join(src, "tree/casper/initrd"), []byte("initrd"))
+	srv := httptest.NewServer(http.FileServer(http.Dir(src)))
+	defer srv.Close()
+	for source, kept := range map[string]bool{filepath.Join(src, "x.iso"): true, srv.URL + "/x.iso": true, filepath.Join(src, "tree"): false} {
+		dir := t.TempDir()
+		r, err := image.Import(t.Context(), source, image.Options{Dir: dir, Name: "noble"})
+		if err != nil {
+			t.Errorf("Import of %s: %v", source, err)
+			continue
+		}
+		if got := left(t, dir); got != "noble" {
+			t.Errorf("Import of %s leaves %s", source, got)
+		}
+		if !kept {
+			if r.Args != "" || !strings.Contains(r.Note, "import the ISO image itself") {
+				t.Errorf("Import of a directory = %+v", r)
+			}
+			continue
+		}
+		const args = "ip=dhcp url={{ .Images }}/noble/install.iso cloud-config-url=/dev/null autoinstall ds=nocloud-net;s={{ .Answer }}"
+		if r.Args != args || r.Answer != "autoinstall-ubuntu.tmpl" || !strings.Contains(r.Note, fmt.Sprintf("%d MB", len(iso)/1e6)) {
+			t.Errorf("Import of %s = %+v", source, r)
+		}
+		same(t, dir, "images/noble/install.iso", iso)
+	}
+}
+
+// TestRelease: the template is that of Red Hat's release.
+func TestRelease(t *testing.T) {
+	for treeinfo, want := range map[string]string{
+		"[header]\nversion = 1.2\n[release]\nname = Rocky Linux\nversion = 8.10\n": "kickstart-el8.tmpl",
+		"[general]\nversion = 10\n":    "kickstart-el10.tmpl",
+		"[general]\nversion=7.9\n":     "kickstart-el7.tmpl",
+		"[release]\nversion = 42\n":    "kickstart-el9.tmpl",
+		"[release]\nversion = 100.1\n": "kickstart-el9.tmpl",
+		"":                             "kickstart-el9.tmpl",
+	} {
+		src := t.TempDir()
+		put(t, filepath.Join(src, "images/pxeboot/vmlinuz"), []byte("kernel"))
+		put(t, filepath.Join(src, "images/pxeboot/initrd.img"), []byte("initrd"))
+		if treeinfo != "" {
+			put(t, filepath.Join(src, ".treeinfo"), []byte(treeinfo))
+		}
+		r, err := image.Import(t.Context(), src, image.Options{Dir: t.TempDir(), Name: "n"})
+		if err != nil || r.Answer != want {
+			t.Errorf("Import with .treeinfo %q = %+v, %v, want %s", treeinfo, r, err, want)
+		}
+	}
+}
+
+// TestWhateverTheUmask: the service, which is another user than the one who imports, reads everything.
+func TestWhateverTheUmask(t *testing.T) {
+	iso, src := makeISO(t, files("casper/vmlinuz", "casper/initrd")), t.TempDir()
+	put(t, filepath.Join(src, "x.iso"), iso)
+	put(t, filepath.Join(src, "tree/images/pxeboot/vmlinuz"), []byte("kernel"))
+	srv := httptest.NewServer(http.FileServer(http.Dir(src)))
+	defer srv.Close()
+	top := t.TempDir()
+	defer syscall.Umask(syscall.Umask(0o077))
+	for i, source := range []string{filepath.Join(src, "tree"), filepath.Join(src, "x.iso"), srv.URL + "/x.iso"} {
+		dir := filepath.Join(top, fmt.Sprint(i))
+		if _, err := image.Import(t.Context(), source, image.Options{Dir: dir, Name: "n"}); err != nil {
+			t.Fatal(err)
+		}
+		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || strings.HasSuffix(path, ".lock") {
+				return err
+			}
+			info, err := d.Info()
+			if want := os.FileMode(0o644); err == nil && !d.IsDir() && info.Mode().Perm() != want {
+				t.Errorf("%s has the mode %s, want %s", path, info.Mode().Perm(), want)
+			}
+			if want := os.FileMode(0o755); err == nil && d.IsDir() && info.Mode().Perm() != want {
+				t.Errorf("%s has the mode %s, want %s", path, info.Mode().Perm(), want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }
@@ -171,7 +266,7 @@ func TestChecksums(t *testing.T) {
 					}
 					return
 				}
-				if err != nil || r.Verified != verified {
+				if err != nil || r.Verified != verified || r.Unverified != (verified == "") {
 					t.Errorf("Import = %+v, %v, want that %q was compared", r, err, verified)
 				}
 			})

@@ -24,6 +24,12 @@ const (
 	maxFiles = 500_000
 )
 
+// The modes of what is imported, whatever the umask of who imports: the service, which is another user, serves it.
+const (
+	dirMode  = 0o755
+	fileMode = 0o644
+)
+
 // tree is a source of files.
 type tree interface {
 	// walk calls fn for every directory and file, directories before what is in them. Paths have slashes and no dots.
@@ -190,7 +196,7 @@ func (o *Options) copy(ctx context.Context, t tree, work string, r *Result) erro
 	if err := unix.Statfs(o.Dir, &space); err == nil && int64(space.Bavail)*space.Bsize < total {
 		return fmt.Errorf("the image has %d MB, and %s has %d MB free", total/1e6, o.Dir, int64(space.Bavail)*space.Bsize/1e6)
 	}
-	if err := os.Mkdir(work, 0o755); err != nil {
+	if err := errors.Join(os.Mkdir(work, dirMode), os.Chmod(work, dirMode)); err != nil {
 		return fmt.Errorf("copying the image: %w", err)
 	}
 	root, err := os.OpenRoot(work)
@@ -204,7 +210,7 @@ func (o *Options) copy(ctx context.Context, t tree, work string, r *Result) erro
 			r.Links++
 			return nil
 		case e.dir:
-			return root.Mkdir(p, 0o755)
+			return errors.Join(root.Mkdir(p, dirMode), root.Chmod(p, dirMode))
 		}
 		n, err := copyFile(ctx, root, p, e, func(n int64) { o.Progress("copying", r.Bytes+n, total) })
 		r.Files, r.Bytes = r.Files+1, r.Bytes+n
@@ -221,10 +227,11 @@ func copyFile(ctx context.Context, root *os.Root, p string, e entry, progress fu
 		return 0, err
 	}
 	defer from.Close()
-	to, err := root.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	to, err := root.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode)
 	if err != nil {
 		return 0, err
 	}
+	err = to.Chmod(fileMode)
 	for err == nil && n < e.size {
 		if err = ctx.Err(); err != nil {
 			break

@@ -93,6 +93,26 @@ func readTemplates(configDir string) (map[string]string, []error) {
 	return found, problems
 }
 
+// checkAnswer looks for what is wrong with a profile's template, and for variables that would change nothing.
+func (s *Set) checkAnswer(p *Profile) (problems []error) {
+	r, err := s.recipe(p, nil)
+	var unused []string
+	if err == nil {
+		unused, err = r.NoPlace(p.Vars)
+	}
+	if err != nil {
+		return []error{&Problem{Path: p.path, Line: p.answerLine, Text: "answer: " + err.Error()}}
+	}
+	inArgs, all := attrsOf(p.args)
+	for _, name := range unused {
+		if !all && !slices.Contains(inArgs, name) {
+			problems = append(problems, &Problem{Path: p.path, Line: p.varsLine,
+				Text: fmt.Sprintf("vars: %s has no place for %s: leave it out, or take a template that has one", p.Answer, name)})
+		}
+	}
+	return problems
+}
+
 // recipe is a profile's answer without the content of secrets.
 func (s *Set) recipe(p *Profile, groups []string) (*answer.Recipe, error) {
 	text, ok := s.templates[p.Answer]

@@ -87,6 +87,30 @@ func TestTemplateAndVarProblems(t *testing.T) {
 	}
 }
 
+// TestVarsWithoutAPlace: a variable that the shipped templates know and this one does not ask for is refused, since nothing
+// would come of it. A site's own variables, and those in the kernel arguments, may stand there.
+func TestVarsWithoutAPlace(t *testing.T) {
+	for _, c := range []struct{ answer, vars, args, want string }{
+		{"esxi-ks.tmpl", "{source: \"http://h/x\", own: x}", "", "profiles/p.yaml:3: vars: esxi-ks.tmpl has no place for source: leave it out"},
+		{"esxi-ks.tmpl", "{join-key: x}", "", "no place for join-key"}, // no agent runs there
+		{"kickstart-el9.tmpl", "{keymap: german}", "", "no place for keymap"},
+		{"kickstart-el9.tmpl", "{keymap: german}", "vconsole.keymap={{ .Vars.keymap }}", ""},
+		{"autoyast-sles12.tmpl", "{source: \"http://h/x\"}", "", "no place for source"},
+		{"autoyast-sles15.tmpl", "{source: \"http://h/x\", modules: Basesystem, product: SLES, keymap: german, agent-sha256: " + strings.Repeat("0", 64) + "}", "", ""},
+		{"kickstart-own.tmpl", "{timezone: UTC, disk: /dev/sda}", "", "no place for disk"},
+		{"kickstart-any.tmpl", "{disk: /dev/sda}", "", ""},
+	} {
+		_, err := profile.Load(site(t, map[string]string{
+			"profiles/p.yaml":              "kernel: images/k\nanswer: " + c.answer + "\nvars: " + c.vars + "\nargs: \"" + c.args + "\"\n",
+			"templates/kickstart-own.tmpl": `{{ template "a" . }}{{ define "a" }}{{ with .Node }}{{ else }}{{ range list "timezone" }}{{ . | ks }}{{ end }}{{ end }}{{ end }}{{ define "never" }}{{ var "disk" | ks }}{{ end }}`,
+			"templates/kickstart-any.tmpl": `{{ range list "timezone" }}{{ var . | ks }}{{ end }}`,
+		}))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s with %s: %v, want %q", c.answer, c.vars, err, c.want)
+		}
+	}
+}
+
 func TestKernelArgsHaveNoSecrets(t *testing.T) {
 	set, err := profile.Load(site(t, map[string]string{
 		"profiles/p.yaml": "kernel: images/k\nargs: \"inst.ks={{ .Answer }} {{ .Vars.own }}{{ with index .Vars \\\"pw\\\" }} pw={{ . }}{{ end }}\"\nvars: {own: x, pw: \"file:/etc/pw\"}\n"}))

@@ -78,9 +78,7 @@ func Load(configDir string) (*Set, error) {
 				p.Sequence, strings.Join(set.Sequences(), ", "), p.Sequence)})
 		}
 		if p.Answer != "" && len(errs) == 0 {
-			if _, err := set.recipe(p, nil); err != nil {
-				errs = append(errs, &Problem{Path: s.path, Line: p.answerLine, Text: "answer: " + err.Error()})
-			}
+			errs = append(errs, set.checkAnswer(p)...)
 		}
 		problems = append(problems, errs...)
 		if len(errs) == 0 {

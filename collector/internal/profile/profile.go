@@ -39,11 +39,9 @@ type Profile struct {
 	RescueKeys string       `yaml:"rescue-keys"`
 	Steps      []proto.Step `yaml:"steps"`
 
-	path       string // for messages
-	answerLine int    // the same
-	// sequenceLine is the same.
-	sequenceLine int
-	args         *template.Template
+	path                               string // for messages
+	answerLine, sequenceLine, varsLine int    // the same
+	args                               *template.Template
 }
 
 // The words of a profile.
@@ -105,7 +103,7 @@ func readProfile(filePath, name string, b []byte) (*Profile, []error) {
 	}
 	if len(f.problems) == 0 {
 		p.check(f, name)
-		p.answerLine, p.sequenceLine = f.line("answer"), f.line("sequence")
+		p.answerLine, p.sequenceLine, p.varsLine = f.line("answer"), f.line("sequence"), f.line("vars")
 	}
 	return &p, f.problems
 }

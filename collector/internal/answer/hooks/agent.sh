@@ -11,11 +11,15 @@ agent=/run/provost/bin/provost-agent
 {{- end }}
 
 {{ define "fetch" }}
-# An initrd without the overlay: fetch the agent. 5 tries of at most 2 minutes.
+# An initrd without the overlay: fetch the agent. 5 tries of at most 2 minutes, 5 s apart.
 if ! [ -x "$agent" ]; then
 	agent=/tmp/provost-agent
-	curl -fsS --connect-timeout 10 --max-time 120 --retry 4 -o "$agent" {{ .AgentURL | sh }} ||
-		provost_fail no agent: neither in the initrd nor at {{ .AgentURL | sh }}
+	tries=1
+	until curl -fsS --connect-timeout 10 --max-time 120 -o "$agent" {{ .AgentURL | sh }}; do
+		[ "$tries" -lt 5 ] || provost_fail no agent: neither in the initrd nor at {{ .AgentURL | sh }}
+		tries=$((tries + 1))
+		sleep 5
+	done
 {{- with .AgentSHA256 }}
 	echo {{ . | sh }} " $agent" | sha256sum -c - >/dev/null ||
 		provost_fail {{ $.AgentURL | sh }} is not the agent that was expected

@@ -1,5 +1,14 @@
 agent=/usr/bin/provost-agent;
-[ -x $agent ] || { agent=/tmp/provost-agent; wget -q -O $agent {{ .AgentURL | sh }} && chmod 755 $agent; } || exit 1;
+[ -x $agent ] || {
+agent=/tmp/provost-agent;
+tries=1;
+until { wget -q -O $agent {{ .AgentURL | sh }} & fetch=$!; { sleep 120; kill $fetch; } >/dev/null 2>&1 & bound=$!; wait $fetch; ok=$?; kill $bound; [ $ok = 0 ]; }; do
+[ $tries -lt 5 ] || exit 1;
+tries=$((tries + 1));
+sleep 5;
+done;
+chmod 755 $agent || exit 1;
+};
 {{- with .AgentSHA256 }}
 [ $agent = /usr/bin/provost-agent ] || echo {{ . | sh }} " $agent" | sha256sum -c - >/dev/null || exit 1;
 {{- end }}
