@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"provost/collector/internal/evidence"
+	"provost/collector/internal/lifecycle"
 	"provost/collector/internal/registry"
 	"provost/collector/internal/registry/registrytest"
 	"provost/proto"
@@ -68,8 +69,7 @@ func TestEvidenceRefusedAddress(t *testing.T) {
 	s := logSite(t)
 	p := registrytest.Prepared("compute")
 	p.Recipe.Sequence = logSequence
-	p.Recipe.Sequence.Aside = append(p.Recipe.Sequence.Aside, logSequence.Stages[0])
-	p.Recipe.Sequence.Aside[0].Name, p.Recipe.Sequence.Aside[0].Aliases = "dhcp-nak", []string{"DHCPNACK"}
+	p.Recipe.Sequence.Aside = []lifecycle.Stage{{Name: "dhcp-nak", Aliases: []string{"DHCPNACK"}}}
 	s.Profiles.Put("compute", p)
 	mac := s.Add("n1", 1)
 	s.Ordered("n1")
