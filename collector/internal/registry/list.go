@@ -99,12 +99,17 @@ type piece struct {
 	names []string
 	fresh atomic.Bool // no node of it has changed since json was begun
 
-	mu   sync.Mutex
-	json []byte // replaced, never changed
-	// What json also rests on: what all nodes share, and when a log last spoke of nodes without an install.
+	mu    sync.Mutex
+	json  []byte // replaced, never changed
+	of    common
+	lines map[string]time.Time // of nodes without an install: when a log last spoke of them
+}
+
+// common is what all nodes' sources rest on.
+type common struct {
 	down  *[]deadline.Interval
-	usual uint64
-	lines map[string]time.Time
+	blind *blindness
+	usual uint64 // changes of it
 }
 
 // all gives every node in natural order.
@@ -156,7 +161,7 @@ func (r *Registry) EncodeAll() ([][]byte, error) {
 func (r *Registry) encodePiece(p *piece) ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	down, usual := r.downtime.list(), r.usual.changes.Load()
+	of := common{r.downtime.list(), r.evidence.blind.Load(), r.usual.changes.Load()}
 	spoken := func() bool {
 		for name, at := range p.lines {
 			if !r.lastLine(name).Equal(at) {
@@ -165,7 +170,7 @@ func (r *Registry) encodePiece(p *piece) ([]byte, error) {
 		}
 		return false
 	}
-	if p.fresh.Load() && p.down == down && p.usual == usual && !spoken() {
+	if p.fresh.Load() && p.of == of && !spoken() {
 		return p.json, nil
 	}
 	p.fresh.Store(true) // before the look: what changes meanwhile is looked at again
@@ -175,7 +180,7 @@ func (r *Registry) encodePiece(p *piece) ([]byte, error) {
 		p.fresh.Store(false)
 		return nil, err
 	}
-	p.json, p.down, p.usual, p.lines = slices.Clip(b), down, usual, nil
+	p.json, p.of, p.lines = slices.Clip(b), of, nil
 	for _, s := range found {
 		if s.in == nil {
 			set(&p.lines, s.n.Spec.Name, s.line)
