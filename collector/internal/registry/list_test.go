@@ -26,6 +26,13 @@ func TestEncodeNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.WriteByte(']')
+		parts, err := s.EncodeAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if whole := "[" + string(bytes.Join(parts, nil)) + "]"; whole != b.String() {
+			t.Errorf("the list of all nodes is\n%s, want\n%s", whole, b.String())
+		}
 		var nodes []proto.Node
 		if err := json.Unmarshal(b.Bytes(), &nodes); err != nil {
 			t.Fatalf("%v in %s", err, b.Bytes())
