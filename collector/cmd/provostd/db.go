@@ -100,7 +100,8 @@ func dbBackupCommand(log *slog.Logger) *cobra.Command {
 		`Backup writes the database as it is at one moment into a new file. A running
 collector is asked for it over its socket and goes on meanwhile; without one the
 database itself is read. A backup has the secrets of the installs that are under
-way: only its owner may read it, keep it so. The logs (DATA/logs), the CA (DATA/ca) and the join key
+way: only its owner may read it, keep it so. Where it would fill the disk it is
+not begun. The logs (DATA/logs), the CA (DATA/ca) and the join key
 (DATA/join-key) are plain files: copy them beside it.`,
 		`  provostd db backup /var/backups/provost-$(date +%F).db
 

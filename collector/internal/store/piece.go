@@ -54,11 +54,10 @@ func (r run) end(i int) int {
 	return int(binary.BigEndian.Uint32(r.ends[4*i:]))
 }
 
-// from copies the events from the i-th to before the j-th.
-func (r run) from(i, j int) []Entry {
+// copyTo appends copies of the events from the i-th to before the j-th.
+func (r run) copyTo(out []Entry, i, j int) []Entry {
 	begin := r.end(i - 1)
 	b := bytes.Clone(r.data[begin:r.end(j-1)])
-	out := make([]Entry, 0, j-i)
 	for ; i < j; i++ {
 		from, to := r.end(i-1)-begin, r.end(i)-begin
 		out = append(out, Entry{r.first + uint64(i), b[from:to:to]})

@@ -222,7 +222,7 @@ func (s *Store) Events(after uint64, max int) ([]Entry, error) {
 			if after >= e.first {
 				i = int(after - e.first + 1)
 			}
-			out = append(out, e.from(i, min(e.n, i+max-len(out)))...)
+			out = e.copyTo(out, i, min(e.n, i+max-len(out)))
 			size += len(e.data)
 		}
 		return err

@@ -51,7 +51,7 @@ func (t *Tx) plan() error {
 			n = min(n, int(t.trimTo-r.first+1))
 		}
 		if n < r.n {
-			t.cut.rest = r.from(n, r.n)
+			t.cut.rest = r.copyTo(nil, n, r.n)
 		}
 		t.cut.keys = append(t.cut.keys, eventKey(r.first))
 		t.trimmed, t.first = t.trimmed+n, r.first+uint64(n)

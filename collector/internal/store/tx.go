@@ -53,7 +53,7 @@ func (r *Reader) Event(revision uint64) []byte {
 		return nil
 	}
 	i := int(revision - e.first)
-	return e.from(i, i+1)[0].Value
+	return e.copyTo(nil, i, i+1)[0].Value
 }
 
 // events are those of a group, in the order of its calls.
