@@ -110,7 +110,7 @@ func TestAnswerFiles(t *testing.T) {
 	config := []string{"--data", data, "--config", filepath.Join(dir, "provostd.yaml")}
 	dhcp := append([]string{"dhcp-config", "dnsmasq", "--frontend", "10.0.0.1", "--subnet", "10.0.0.0/24"}, config...)
 	if code := run(context.Background(), dhcp, &out, &errs); code != 0 || !strings.Contains(out.String(), "dhcp-host="+mac+",10.0.0.17,n1\n") ||
-		!strings.Contains(out.String(), "dhcp-boot=tag:ipxe,http://10.0.0.1:"+d.rec.BootListen[strings.LastIndex(d.rec.BootListen, ":")+1:]+"/boot/${net0/mac}?serial=${serial:uristring}&uuid=${uuid}\n") {
+		!strings.Contains(out.String(), "dhcp-boot=tag:ipxe,http://10.0.0.1:"+d.rec.BootListen[strings.LastIndex(d.rec.BootListen, ":")+1:]+"/boot/${netX/mac}?serial=${serial:uristring}&uuid=${uuid}\n") {
 		t.Errorf("dhcp-config = %d\n%s%s", code, out.String(), errs.String())
 	}
 	for _, c := range []struct {
