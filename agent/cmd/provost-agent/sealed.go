@@ -136,12 +136,12 @@ const (
 
 // look is what watch does in a boot with provost.look: the collector cannot know whether the attempt before, which was the
 // last, came to its end. The disk has it, and the machine restarts; or it has not, and the install has failed for good.
-func (a *agent) look(ctx context.Context) {
+func (a *agent) look(ctx context.Context, limit time.Duration) {
 	if exists(a.dir.Path(fileLooked)) {
 		return
 	}
 	had := ""
-	for end := time.Now().Add(lookFor); time.Now().Before(end); time.Sleep(lookEvery) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(lookEvery) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -153,7 +153,7 @@ func (a *agent) look(ctx context.Context) {
 			}
 		}
 	}
-	why := &noPlan{proto.CauseLoop, fmt.Sprintf("the attempt before came to no end: in %s no disk was found that has this install, sealed", lookFor)}
+	why := &noPlan{proto.CauseLoop, fmt.Sprintf("the attempt before came to no end: in %s no disk was found that has this install, sealed", limit)}
 	a.consoles.Say("provost: " + why.why + "\n")
 	a.say(a.withoutPlan(ctx, proto.PhasePre, why).Error())
 	if err := a.dir.WriteFile(fileLooked, nil, 0o600); err != nil {

@@ -231,7 +231,7 @@ func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 	go func() {
 		defer close(looked)
 		if a.settings.Look {
-			a.look(ctx)
+			a.look(ctx, lookFor)
 		}
 	}()
 	err = a.watch(ctx)
