@@ -28,7 +28,7 @@ func TestAnswerFiles(t *testing.T) {
 			"vars: {rootpw-hash: \"file:" + dir + "/secret\"}\n",
 		"config/vars.yaml":    "site: {timezone: Europe/Berlin}\n",
 		"images/vmlinuz":      "kernel",
-		"provostd.yaml":       "dirs: {config: " + dir + "/config, images: " + dir + "/images}\n",
+		"provostd.yaml":       "check-address: false\ndirs: {config: " + dir + "/config, images: " + dir + "/images}\n", // n1 has an address that is not this machine's
 		"config/profiles/bad": "",
 	} {
 		path := filepath.Join(dir, name)
