@@ -63,6 +63,13 @@ func siteOf(t *testing.T, ctx context.Context, files fstest.MapFS) *lab.Lab {
 const args = `args: "fast.root={{ .Images }}/fast/rootfs.tar.zst console=ttyS0 quiet mitigations=off nokaslr net.ifnames=0 panic=5"
 `
 
+// untilGone is a step of phase post that lasts until the collector answers no more, so that what comes after it is without
+// one however late the test saw the step. A minimal Debian speaks TCP by bash alone. 60 s are for one answer: a collector
+// that is gone refuses at once.
+const untilGone = `at=$(sed -n 's,.*fast\.root=http://\([0-9.]*\):\([0-9]*\)/.*,/dev/tcp/\1/\2,p' /proc/cmdline)
+[ -n "$at" ] && command -v bash && command -v timeout || exit 9
+while timeout 60 bash -c "exec 3<>$at && echo 'GET / HTTP/1.0' >&3 && echo >&3 && read -r line <&3"; do sleep 1; done`
+
 // machine is one node with its present boot.
 type machine struct {
 	*lab.Node

@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -32,32 +35,105 @@ func (m *machine) booted(boot string, args ...string) string {
 	return string(out)
 }
 
-// In a boot for rescue no phase ever ends, with success or without: what called it must not go on to the disks. Nor is a word
-// sent that could be taken for an install's.
-func TestRescueBoot(t *testing.T) {
+// In a boot that installs nothing no phase ever ends, with success or without: what called it must not go on to the disks. Nor
+// is a word sent that could be taken for an install's.
+func TestInstallsNothing(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("another kernel command line needs root")
+	}
+	for _, c := range []struct {
+		word, says string
+		args       []string
+	}{
+		{"provost.rescue", "this boot is for rescue: no step is run", []string{"run", "--phase", "pre"}},
+		{"provost.rescue", "this boot is for rescue: no step is run", []string{"look"}},
+		{"provost.look", "no step is run, nothing is installed", []string{"run", "--phase", "pre"}},
+		{"provost.look", "no step is run, nothing is installed", []string{"run", "--phase", "post", "--root", "/"}},
+		{"provost.look", "no step is run, nothing is installed", []string{"look"}},
+	} {
+		t.Run(c.word+" "+c.args[0], func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			id, claim := m.c.Install("n1", threePhases)
+			m.write("cmdline", "provost.url="+m.c.URL()+" provost.node=n1 "+c.word+" provost.install="+id+" provost.claim="+claim+
+				" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
+			m.write("boot_id", prototest.Boot1+"\n")
+			// It says so at once, and is at it 2 s later.
+			const script = `mount --make-rprivate / && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec provost-agent "$@"`
+			cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh", m.path("cmdline"), m.path("boot_id")}, append(c.args, "--state", m.state)...)...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			giveUp := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			defer giveUp.Stop()
+			for said := bufio.NewScanner(stderr); said.Scan(); {
+				if !strings.Contains(said.Text(), c.says) {
+					continue
+				}
+				time.Sleep(2 * time.Second)
+				cmd.Process.Kill()
+				if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() >= 0 {
+					t.Errorf("provost-agent %q = %v, want that it stays", c.args, err)
+				}
+				if got := m.c.Events(id); len(got) > 0 {
+					t.Errorf("the collector has %d events, want none", len(got))
+				}
+				return
+			}
+			t.Errorf("provost-agent %q = %v, and never said %q", c.args, cmd.Wait(), c.says)
+		})
+	}
+}
+
+// TestLookFindsNothing: a boot that only looks ends its install, by a word that makes the collector block the node.
+func TestLookFindsNothing(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("to look at disks needs root")
+	}
+	m := newMachine(t)
+	c := common{state: m.state, urls: m.c.URL(), ca: "sha256:" + proto.Digest(m.c.Authority.CertDER), tokenFile: m.path("token")}
+	a, err := c.open(&streams{strings.NewReader(""), io.Discard, io.Discard}, proto.EnvInstaller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	if _, err := a.background(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.settings.Claim, a.settings.Look = "x", true
+	for range 2 { // as behind a switch_root
+		a.look(t.Context(), time.Millisecond)
+	}
+	m.wait(func(e proto.Event) bool { return e.Kind == proto.KindRunEnd })
+	var ends []proto.Event
+	for _, e := range m.c.Events(m.id) {
+		if e.Kind == proto.KindRunEnd {
+			ends = append(ends, e)
+		}
+	}
+	if len(ends) != 1 || ends[0].Phase != proto.PhasePre || ends[0].Cause != proto.CauseLoop || ends[0].Outcome.Good() || !strings.Contains(ends[0].Message, "no disk was found") {
+		t.Errorf("the collector has %+v, want one end of phase pre", ends)
+	}
+}
+
+// TestLookCommand: with nothing on the disks the installer goes on, and without a collector, too.
+func TestLookCommand(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("another kernel command line needs root")
 	}
 	m := newMachine(t)
 	id, claim := m.c.Install("n1", threePhases)
-	m.write("cmdline", "provost.url="+m.c.URL()+" provost.node=n1 provost.rescue provost.install="+id+" provost.claim="+claim+
-		" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
-	m.write("boot_id", prototest.Boot1+"\n")
-	ctx, cancel := context.WithTimeout(m.Context(), 3*time.Second)
-	defer cancel()
-	const script = `mount --make-rprivate / && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && exec provost-agent run --phase pre --state "$3"`
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", m.path("cmdline"), m.path("boot_id"), m.state)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() == nil {
-		t.Errorf("provost-agent run = %v in a boot for rescue, want that it stays", err)
-	}
-	if !strings.Contains(string(out), "this boot is for rescue: no step is run") {
-		t.Errorf("it said:\n%s", out)
-	}
-	if got := m.c.Events(id); len(got) > 0 {
-		t.Errorf("the collector has %d events, want none", len(got))
+	for i, url := range []string{m.c.URL(), "https://127.0.0.1:1"} {
+		m.write("cmdline", "provost.url="+url+" provost.node=n1 provost.install="+id+" provost.claim="+claim+" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
+		m.booted(prototest.Boot1, "look", "--state", m.path(fmt.Sprint("look", i)))
 	}
 }
 

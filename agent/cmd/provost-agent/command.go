@@ -57,7 +57,7 @@ type streams struct {
 }
 
 func commands() []command {
-	list := []command{watchCommand(), runCommand(), reportCommand(), sealCommand(), firstbootCommand(), statusCommand(), logCommand()}
+	list := []command{watchCommand(), runCommand(), reportCommand(), sealCommand(), lookCommand(), firstbootCommand(), statusCommand(), logCommand()}
 	list = append(list, orderCommands()...)
 	return append(list, rescueCommand(), sftpCommand(), versionCommand())
 }

@@ -112,8 +112,8 @@ func doRun(ctx context.Context, o runOptions, s *streams) error {
 		return err
 	}
 	defer a.close()
-	if a.settings.Rescue {
-		return a.stayForRescue(ctx)
+	if a.installsNothing() {
+		return a.stay(ctx)
 	}
 	if _, err := a.background(ctx); err != nil {
 		if _, none := a.ready(); none != nil && o.plan == "" {
@@ -140,13 +140,9 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.Phase == proto.PhasePre && o.plan == "" && a.settings.Claim != "" { // the collector's boot script started this installer
-		device, err := a.sealedOnDisk(p.Install)
-		if err != nil {
-			a.say(err.Error())
-		}
-		if device != "" {
-			return a.backToDisk(ctx, p, device)
+	if o.Phase == proto.PhasePre && o.plan == "" {
+		if err := a.unlessSealed(ctx); err != nil {
+			return err
 		}
 	}
 	if o.Root != "" {

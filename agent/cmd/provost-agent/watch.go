@@ -227,9 +227,19 @@ func doWatch(ctx context.Context, c common, listen string, s *streams) error {
 	done := make(chan struct{})
 	go func() { defer close(done); snd.Run(ctx) }()
 	defer a.probe(ctx)()
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		if a.settings.Look {
+			a.look(ctx, lookFor)
+		}
+	}()
 	err = a.watch(ctx)
 	cancel()
 	<-done
+	if err == nil {
+		<-looked // which restarts the machine now that the seal is delivered; else a disk may keep it for minutes
+	}
 	return err
 }
 

@@ -3,13 +3,12 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,62 +16,139 @@ import (
 // minPartition is the size in KiB of the smallest partition that is looked at: no system fits into less than 64 MiB.
 const minPartition = 64 << 10
 
+// How long a look may take. A disk that does not answer keeps the kernel busy for minutes: it is passed over.
+const (
+	oneDiskLimit  = time.Minute
+	allDisksLimit = 5 * time.Minute
+)
+
+// maxSubvolumes bounds the directories of a btrfs that are looked at: installers make some ten.
+const maxSubvolumes = 64
+
 // readOnly are the file systems that can be mounted without a single write, and the option by which each leaves its
-// journal alone (ext4(5), xfs(5), btrfs(5)). What was in such a journal only is not seen.
+// journal alone (ext4(5), xfs(5), btrfs(5)). What was in such a journal only is not seen. The kernel loads the module of one
+// that it does not know yet. btrfs has the first of its options since Linux 5.9.
 var readOnly = []struct{ fstype, option string }{
 	{"ext4", "noload"},
 	{"xfs", "norecovery"},
-	{"btrfs", "rescue=nologreplay"},
+	{btrfs, "rescue=nologreplay"},
+	{btrfs, "nologreplay"},
 	{"ext3", "noload"},
 	{"ext2", ""},
 }
 
-// EachDisk mounts one after the other the file systems on this machine's disks, read-only, on a directory below dir,
-// until look says that it has found what it looks for. It writes nothing to any disk. What is mounted already, or cannot
-// be mounted, is passed over; mounting one takes as long as the disk takes. It gives the name of the device of
-// which look said true, "" if there is none.
+const btrfs = "btrfs"
+
+// EachDisk mounts one after the other the file systems on this machine's disks, read-only, below the directory dir, and
+// calls look with the roots that may be in them: a system's, or that of its /var alone. It ends when look says that it has
+// found what it looks for, and gives the name of the device, "" if there is none. Plain logical volumes that nobody uses are
+// activated for that time.
+//
+// It writes nothing to any disk. What is in use already, or cannot be mounted, is passed over. It lasts some 7 minutes at
+// most, and its error names the disks that gave no answer in their time: they may go on calling look.
 func (h Host) EachDisk(dir string, look func(root string) bool) (device string, err error) {
-	point, err := os.MkdirTemp(dir, "look-")
-	if err != nil {
-		return "", fmt.Errorf("looking at the disks: %w", err)
+	left, _ := filepath.Glob(filepath.Join(dir, "look-*")) // of a process that was killed in the middle of a look
+	for _, point := range left {
+		unmount(point)
 	}
-	defer os.Remove(point)
+	end, silent := time.Now().Add(allDisksLimit), ""
+	defer h.activateVolumes(filepath.Join(dir, "lvm.out"))()
 	for _, name := range h.partitions() {
-		found, err := h.lookAt("/dev/"+name, point, look)
-		if err != nil {
-			return "", err
+		device, found := "/dev/"+name, make(chan bool, 1)
+		limit := min(oneDiskLimit, time.Until(end))
+		if limit > 0 {
+			go func() { found <- lookAt(device, dir, look) }()
 		}
-		if found {
-			return "/dev/" + name, nil
+		select {
+		case ok := <-found:
+			if ok {
+				return device, nil
+			}
+		case <-time.After(limit):
+			silent += " " + device
 		}
 	}
-	return "", nil
+	if silent != "" {
+		err = fmt.Errorf("looking at the disks: no answer in time from%s", silent)
+	}
+	return "", err
 }
 
-// lookAt mounts one device. Its only error is a mount that cannot be undone.
-func (h Host) lookAt(device, point string, look func(string) bool) (found bool, err error) {
-	known := h.text("/proc/filesystems")
+// lookAt mounts one device.
+func lookAt(device, dir string, look func(string) bool) (found bool) {
+	release := forbidWrites(device)
+	if release == nil {
+		return false
+	}
+	defer release()
+	point, err := os.MkdirTemp(dir, "look-")
+	if err != nil {
+		return false
+	}
+	defer unmount(point)
+	mount := func(fstype, option string) bool {
+		return unix.Mount(device, point, fstype, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, option) == nil
+	}
 	for _, fs := range readOnly {
-		if !slices.Contains(strings.Fields(known), fs.fstype) {
-			continue
-		}
-		if unix.Mount(device, point, fs.fstype, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, fs.option) != nil {
+		if !mount(fs.fstype, fs.option) {
 			continue
 		}
 		found = look(point)
-		if err := unix.Unmount(point, 0); err != nil {
-			err = errors.Join(err, unix.Unmount(point, unix.MNT_DETACH))
-			return found, fmt.Errorf("unmounting %s after a look at it: %w", device, err)
+		// The rest of a btrfs is below its top, which only this number mounts: /var is another subvolume on many systems.
+		if found || fs.fstype != btrfs || unix.Unmount(point, 0) != nil || !mount(btrfs, fs.option+",subvolid=5") {
+			break
 		}
-		return found, nil
+		entries, _ := os.ReadDir(point) // as far as it can be read
+		for _, e := range entries[:min(len(entries), maxSubvolumes)] {
+			found = found || e.IsDir() && look(filepath.Join(point, e.Name()))
+		}
+		found = found || look(point)
+		break
 	}
-	return false, nil
+	return found
 }
 
-// partitions lists block devices that may hold a system (/proc/partitions, proc(5)), and leaves out what is mounted.
+// unmount removes a mount point with all that may be mounted there, now or, if somebody uses it, when he is done.
+func unmount(point string) {
+	if unix.Unmount(point, 0) != nil {
+		unix.Unmount(point, unix.MNT_DETACH) // an error: there is nothing mounted
+	}
+	os.Remove(point)
+}
+
+// forbidWrites makes the kernel refuse every write to a block device until release: ext4 that is mounted read-only still
+// removes the files that nobody has a name of, unless the device itself is read-only. It is nil of a device that is in use, also
+// as a part of another one (O_EXCL, open(2)), and of one that is none, such as an empty drive.
+func forbidWrites(device string) (release func()) {
+	for _, flag := range []int{unix.O_EXCL, 0} { // the second one stays: a mount needs the device free
+		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|flag, 0)
+		if err != nil {
+			return nil
+		}
+		if flag != 0 {
+			defer unix.Close(fd)
+			continue
+		}
+		was, err := unix.IoctlGetInt(fd, unix.BLKROGET)
+		if err != nil || unix.IoctlSetPointerInt(fd, unix.BLKROSET, 1) != nil {
+			unix.Close(fd)
+			return nil
+		}
+		return func() {
+			unix.IoctlSetPointerInt(fd, unix.BLKROSET, was)
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
+// Disks is what the kernel tells of its block devices: a text that is another one when there are others.
+func (h Host) Disks() string { return h.text("/proc/partitions") }
+
+// partitions lists block devices that may hold a system (/proc/partitions, proc(5)).
 func (h Host) partitions() []string {
 	var out []string
-	for _, line := range strings.Split(h.text("/proc/partitions"), "\n") {
+	for _, line := range strings.Split(h.Disks(), "\n") {
 		f := strings.Fields(line)
 		if len(f) != 4 {
 			continue
@@ -82,18 +158,7 @@ func (h Host) partitions() []string {
 		if err != nil || kib < minPartition || strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") {
 			continue
 		}
-		if !h.mounted("/dev/" + name) {
-			out = append(out, name)
-		}
+		out = append(out, name)
 	}
 	return out
-}
-
-func (h Host) mounted(device string) bool {
-	for _, line := range strings.Split(h.text("/proc/mounts"), "\n") {
-		if source, _, _ := strings.Cut(line, " "); source == device || filepath.Clean(source) == device {
-			return true
-		}
-	}
-	return false
 }

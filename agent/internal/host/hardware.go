@@ -33,16 +33,16 @@ const (
 // cards lists the machine's own cards: the one that it booted from first, then those with a link, Ethernet before
 // InfiniBand, by name. Loopback and virtual interfaces (bridges, bonds, VLANs) are left out, unless the machine has nothing
 // else, as in a container.
-func (h Host) cards() []card {
+func (h Host) cards() []*card {
 	entries, err := os.ReadDir(h.path("/sys/class/net"))
 	if err != nil {
 		return nil
 	}
 	boot := bootMAC(h.text("/proc/cmdline"))
-	var cards []card
+	var cards []*card // pointers, which other lists of the program are sorted as: a type more is 20 kB of code
 	for _, e := range entries {
 		dir := "/sys/class/net/" + e.Name()
-		c := card{name: e.Name(), down: h.text(dir+"/operstate") != "up"}
+		c := &card{name: e.Name(), down: h.text(dir+"/operstate") != "up"}
 		_, err := os.Stat(h.path(dir + "/device"))
 		c.virtual = err != nil
 		address := h.text(dir + "/address")
@@ -60,8 +60,8 @@ func (h Host) cards() []card {
 		a, b := cards[i], cards[j]
 		return cmp.Or(order(a.mac != boot, b.mac != boot), order(a.virtual, b.virtual), order(a.guid != "", b.guid != ""), order(a.down, b.down), cmp.Compare(a.name, b.name)) < 0
 	})
-	if slices.ContainsFunc(cards, func(c card) bool { return !c.virtual }) {
-		cards = slices.DeleteFunc(cards, func(c card) bool { return c.virtual })
+	if slices.ContainsFunc(cards, func(c *card) bool { return !c.virtual }) {
+		cards = slices.DeleteFunc(cards, func(c *card) bool { return c.virtual })
 	}
 	return cards[:min(len(cards), 64)] // as many as a hello takes
 }

@@ -26,6 +26,7 @@ type Settings struct {
 	JoinKeyFile string
 	Hold        bool
 	Rescue      bool // the boot installs nothing: steps must not run
+	Look        bool // the boot installs nothing: the disks are looked at
 	Debug       bool
 }
 
@@ -119,6 +120,8 @@ func fromCommandLine(line string) Settings {
 			s.Hold = value != "0"
 		case "provost.rescue":
 			s.Rescue = value != "0"
+		case "provost.look":
+			s.Look = value != "0"
 		case "provost.debug":
 			s.Debug = value != "0"
 		}

@@ -28,7 +28,7 @@ func TestAnswerFiles(t *testing.T) {
 			"vars: {rootpw-hash: \"file:" + dir + "/secret\"}\n",
 		"config/vars.yaml":    "site: {timezone: Europe/Berlin}\n",
 		"images/vmlinuz":      "kernel",
-		"provostd.yaml":       "dirs: {config: " + dir + "/config, images: " + dir + "/images}\n",
+		"provostd.yaml":       "check-address: false\ndirs: {config: " + dir + "/config, images: " + dir + "/images}\n", // n1 has an address that is not this machine's
 		"config/profiles/bad": "",
 	} {
 		path := filepath.Join(dir, name)
@@ -110,7 +110,7 @@ func TestAnswerFiles(t *testing.T) {
 	config := []string{"--data", data, "--config", filepath.Join(dir, "provostd.yaml")}
 	dhcp := append([]string{"dhcp-config", "dnsmasq", "--frontend", "10.0.0.1", "--subnet", "10.0.0.0/24"}, config...)
 	if code := run(context.Background(), dhcp, &out, &errs); code != 0 || !strings.Contains(out.String(), "dhcp-host="+mac+",10.0.0.17,n1\n") ||
-		!strings.Contains(out.String(), "dhcp-boot=tag:ipxe,http://10.0.0.1:"+d.rec.BootListen[strings.LastIndex(d.rec.BootListen, ":")+1:]+"/boot/${net0/mac}?serial=${serial:uristring}&uuid=${uuid}\n") {
+		!strings.Contains(out.String(), "dhcp-boot=tag:ipxe,http://10.0.0.1:"+d.rec.BootListen[strings.LastIndex(d.rec.BootListen, ":")+1:]+"/boot/${netX/mac}?serial=${serial:uristring}&uuid=${uuid}\n") {
 		t.Errorf("dhcp-config = %d\n%s%s", code, out.String(), errs.String())
 	}
 	for _, c := range []struct {

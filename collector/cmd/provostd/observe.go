@@ -53,6 +53,9 @@ func (s *Server) ownWarnings() []string {
 	if s.store.Stats().Slow {
 		w = append(w, fmt.Sprintf("the disk of %s is slow: commits of the last minute took longer than %s", s.set.Dirs.Data, store.SlowCommit))
 	}
+	if t := s.reg.UnknownTrouble(); t != "" {
+		w = append(w, t)
+	}
 	for _, p := range s.site.problems() {
 		w = append(w, "left out: "+p)
 	}

@@ -111,7 +111,7 @@ func (s *Server) open(ctx context.Context) error {
 	s.logs.SetQuota(quota)
 	s.removeOldBackups()
 	if u := s.set.Unknown; u != registry.UnknownIgnore && u != registry.UnknownDiscover && !s.site.Has(u) {
-		s.warn("unknown-nodes: there is no profile %s: unknown machines are blocked until there is one", u)
+		s.warn("unknown-nodes: there is no profile %s: unknown machines boot from disk until there is one", u)
 	}
 	if err := s.listen(); err != nil {
 		return err

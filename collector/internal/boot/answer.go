@@ -4,7 +4,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -28,7 +27,7 @@ func (s *server) serveAnswer(w *boundedWriter, r *http.Request, path string) {
 		s.text(w, http.StatusNotFound, "there is no such answer file\n")
 		return
 	}
-	req := Request{Method: r.Method, UserAgent: clip(r.UserAgent(), 256), Host: hostOf(r), RemoteAddr: r.RemoteAddr}
+	req := s.request(r)
 	var install, ticket string
 	file := parts[len(parts)-1]
 	var b []byte
@@ -43,14 +42,8 @@ func (s *server) serveAnswer(w *boundedWriter, r *http.Request, path string) {
 		install, ticket = parts[0], parts[1]
 		b, err = s.decider.Answer(r.Context(), req, install, ticket, file)
 	}
-	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
-		s.log.Warn("answer file refused", "install", install, "file", file, "remote", r.RemoteAddr, "err", err)
-		s.text(w, p.Status, p.Detail+"\n")
-		return
-	}
 	if err != nil {
-		s.log.Error("answer file cannot be made", "install", install, "file", file, "remote", r.RemoteAddr, "err", err)
-		s.text(w, http.StatusServiceUnavailable, problemText(err)+"\n")
+		s.refuse(w, err, "answer file", "install", install, "file", file, "remote", r.RemoteAddr)
 		return
 	}
 	s.text(w, http.StatusOK, string(b))

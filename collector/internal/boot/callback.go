@@ -4,7 +4,6 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -69,19 +68,10 @@ func (s *server) serveCallback(w *boundedWriter, r *http.Request, path string) {
 	case cb.Message == "":
 		cb.Message = string(body)
 	}
-	req := Request{Method: r.Method, UserAgent: clip(r.UserAgent(), 256), Host: hostOf(r), RemoteAddr: r.RemoteAddr}
 	ctx, cancel := context.WithTimeout(r.Context(), callbackTimeout)
 	defer cancel()
-	err = s.decider.Callback(ctx, req, cb)
-	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
-		s.log.Warn("callback refused", "install", cb.Install, "stage", clip(cb.Stage, 64), "remote", r.RemoteAddr, "err", err)
-		s.text(w, p.Status, p.Detail+"\n")
-		return
-	}
-	if err != nil {
-		s.log.Error("callback not taken", "install", cb.Install, "stage", clip(cb.Stage, 64), "remote", r.RemoteAddr, "err", err)
-		w.Header().Set("Retry-After", "5")
-		s.text(w, http.StatusServiceUnavailable, problemText(err)+"\n")
+	if err := s.decider.Callback(ctx, s.request(r), cb); err != nil {
+		s.refuse(w, err, "callback", "install", cb.Install, "stage", clip(cb.Stage, 64), "remote", r.RemoteAddr)
 		return
 	}
 	s.log.Info("callback", "install", cb.Install, "stage", cb.Stage, "failed", cb.Failed, "remote", r.RemoteAddr)

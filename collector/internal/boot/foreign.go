@@ -51,7 +51,7 @@ func (s *server) foreign(to dialect, d Decision, r Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	f.tail(line)
+	f.tail(line, d.Attempt)
 	return b.String(), nil
 }
 
@@ -132,20 +132,14 @@ func (s *server) serveBootCfg(w *boundedWriter, r *http.Request, rest string) {
 		s.text(w, http.StatusNotFound, "there is no such boot.cfg\n")
 		return
 	}
-	req := Request{Method: r.Method, UserAgent: clip(r.UserAgent(), 256), Host: hostOf(r), RemoteAddr: r.RemoteAddr}
+	req := s.request(r)
 	d, err := s.decider.Loading(r.Context(), req, parts[0], parts[1])
 	var text string
 	if err == nil {
 		text, err = s.bootCfg(d, req)
 	}
-	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
-		s.log.Warn("boot.cfg refused", "install", parts[0], "remote", r.RemoteAddr, "err", err)
-		s.text(w, p.Status, p.Detail+"\n")
-		return
-	}
 	if err != nil {
-		s.log.Error("boot.cfg cannot be made", "install", parts[0], "remote", r.RemoteAddr, "err", err)
-		s.text(w, http.StatusServiceUnavailable, problemText(err)+"\n")
+		s.refuse(w, err, "boot.cfg", "install", parts[0], "remote", r.RemoteAddr)
 		return
 	}
 	s.text(w, http.StatusOK, text)

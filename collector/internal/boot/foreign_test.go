@@ -37,7 +37,7 @@ func foreignScript(t *testing.T, d boot.Decision, query string) (script, host st
 }
 
 func TestForeignScripts(t *testing.T) {
-	const tail = ":fail\necho Provost: loading did not work, asking again in 30 s\nsleep 30\nchain --replace http://HOST/boot/52:54:00:00:0d:02 || goto fail\n"
+	const tail = ":fail\necho Provost: loading did not work, asking again in 30 s\nsleep 30\nchain --replace http://HOST/boot/52:54:00:00:0d:02?again=1 || goto fail\n"
 	const cfg = " -c http://HOST/boot/esxi/01J0000000000000000000000A/aaaa/boot.cfg BOOTIF=01-52-54-00-00-0d-02 || goto fail\nboot || goto fail\n"
 	const answers = "http://HOST/boot/answer/01J0000000000000000000000A/aaaa/"
 	for name, c := range map[string]struct {

@@ -5,7 +5,10 @@ package boot
 import (
 	"cmp"
 	"errors"
+	"maps"
+	"net/url"
 	"path"
+	"strconv"
 	"strings"
 )
 
@@ -16,9 +19,67 @@ type dialect interface {
 	// block boots nothing. Every 5 minutes, or at a key, it asks again, so that a node goes on by itself when the operator
 	// has ordered something else.
 	block(title string, reason, hint []string) string
-	// again is for a collector that has no decision, such as one whose disk is full: it asks for try number try after some
-	// seconds. After the last one, -1, the firmware goes on.
-	again(why string, try, seconds int) string
+	// again is for a collector that has no decision, such as one whose disk is full.
+	again(why string, p pause) string
+}
+
+// pause is how a script asks again that got no decision.
+type pause struct {
+	seconds int // before it asks
+	try     int // the number of the next try
+	// left is how often it may still ask, whether or not anybody answers; then the firmware goes on. 0: it does at once;
+	// -1: without end, for a machine that has nothing else to boot.
+	left int
+}
+
+// self is the URL of a machine's boot script, by which the script asks again: with what the machine said of itself, so that
+// it is recognised again.
+type self struct {
+	url   string
+	query url.Values
+}
+
+// with is the URL with one more value. Nothing in it means anything to a boot loader: all but letters, digits and "-_.~" of
+// the values is escaped.
+func (s self) with(key string, n int) self {
+	q := maps.Clone(s.query)
+	if q == nil {
+		q = url.Values{}
+	}
+	q.Set(key, strconv.Itoa(n))
+	return self{s.url, q}
+}
+
+// of is for a script whose attempt could not be loaded: asking for it again is no other attempt. 0: there is none.
+func (s self) of(attempt int) self {
+	if attempt == 0 {
+		return s
+	}
+	return s.with("again", attempt)
+}
+
+func (s self) String() string {
+	if len(s.query) == 0 {
+		return s.url
+	}
+	return s.url + "?" + s.query.Encode()
+}
+
+// selfOf is for a machine that asked for its script in a format; asks is how often its PXELINUX has asked within itself.
+func selfOf(format string, r Request, asks int) self {
+	s := self{"http://" + r.Host + "/boot/" + r.MAC, url.Values{}}
+	for key, v := range map[string]string{"serial": r.Serial, "uuid": r.UUID} {
+		if v != "" {
+			s.query.Set(key, v)
+		}
+	}
+	if format != formatIPXE {
+		s.query.Set("format", format)
+	}
+	if format == formatPXELINUX {
+		s = s.with("asks", asks+1)
+	}
+	return s
 }
 
 // Formats of boot scripts.
@@ -28,15 +89,16 @@ const (
 	formatPXELINUX = "pxelinux"
 )
 
-// newDialect gives the writer of a format; boot is the URL of this machine's boot script, without a query.
-func newDialect(format, boot string) dialect {
+// newDialect gives the writer of a format for a machine.
+func newDialect(format string, r Request, asks int) dialect {
+	me := selfOf(format, r, asks)
 	switch format {
 	case formatGRUB:
-		return grub{boot + "?format=grub"}
+		return grub{me}
 	case formatPXELINUX:
-		return pxelinux{boot + "?format=pxelinux"}
+		return pxelinux{me, asks}
 	}
-	return ipxe{boot}
+	return ipxe{me}
 }
 
 // formatOf is what a client asks for, or else what it is.
@@ -84,7 +146,7 @@ func Render(d Decision, r Request, agentPort int) map[string]string {
 	s := &server{opts: Options{Overlay: overlay, AgentPort: agentPort}}
 	out := map[string]string{}
 	for _, format := range []string{formatIPXE, formatGRUB, formatPXELINUX} {
-		to := newDialect(format, "http://"+r.Host+"/boot/"+r.MAC)
+		to := newDialect(format, r, 0)
 		script, err := s.script(to, d, r)
 		if err != nil {
 			script = unmade(to, cmp.Or(d.Node, r.MAC), err)

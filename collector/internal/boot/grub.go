@@ -16,7 +16,7 @@ import (
 //
 // GRUB 2.06 and older know no port but 80: their device (http,HOST:PORT) does not open. Then the boot server has to be
 // reachable at port 80, and what it reads from the Host header is right by itself.
-type grub struct{ self string }
+type grub struct{ self self }
 
 // grubQuote gives one word.
 func grubQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
@@ -56,9 +56,17 @@ func (f grub) load(l *load) (string, error) {
 	}
 	line("fi")
 	line("echo 'Provost: loading did not work, asking again in 30 s'")
-	line("sleep 30")
-	line("configfile %s", f.me())
+	b.WriteString(askGRUB("sleep 30", "", f.self.of(l.attempt)))
 	return b.String(), nil
+}
+
+// askGRUB asks for a script again and again after a wait, until one comes that boots: GRUB goes on behind a configfile that it
+// cannot fetch. while is the wait, if it always succeeds.
+func askGRUB(while, wait string, s self) string {
+	if wait != "" {
+		wait += "\n"
+	}
+	return "while " + while + "; do\n" + wait + "configfile " + me(s) + "\ndone\n"
 }
 
 // grubArgs quotes kernel arguments. GRUB puts a word with white space between double quotes, as the kernel wants it, and a
@@ -97,8 +105,8 @@ func kernelWords(line string) []string {
 	return out
 }
 
-func (f grub) me() string {
-	file, err := grubFile(f.self)
+func me(s self) string {
+	file, err := grubFile(s.String())
 	if err != nil {
 		return "''" // not possible: self is made here, and is http
 	}
@@ -142,17 +150,20 @@ func (f grub) block(title string, reason, hint []string) string {
 		line("> " + l)
 	}
 	line("Provost: press Escape to ask again, or wait 5 minutes")
-	b.WriteString("sleep --interruptible 300\nconfigfile " + f.me() + "\n")
+	b.WriteString(askGRUB("sleep 1", "sleep --interruptible 300", f.self)) // at Escape, this sleep ends as one that failed
 	return b.String()
 }
 
-func (f grub) again(why string, try, seconds int) string {
+func (f grub) again(why string, p pause) string {
 	head := "echo " + grubQuote("Provost: no decision yet: "+why) + "\n"
-	if try < 0 {
-		return head + "exit\n"
+	wait := fmt.Sprintf("sleep %d", p.seconds)
+	if p.left < 0 {
+		return head + askGRUB(wait, "", f.self.with("try", p.try))
 	}
-	f.self += fmt.Sprintf("&try=%d", try)
-	return head + fmt.Sprintf("sleep %d\nconfigfile %s\nexit\n", seconds, f.me())
+	for i := range p.left {
+		head += wait + "\nconfigfile " + me(f.self.with("try", p.try+i)) + "\n"
+	}
+	return head + "exit\n"
 }
 
 // grubAny is for GRUB's last resort, grub.cfg without an address in its name.

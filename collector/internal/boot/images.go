@@ -25,14 +25,14 @@ func (s *server) serveImage(w *boundedWriter, r *http.Request, name string) {
 		ticket, name, _ = strings.Cut(rest, "/")
 	}
 	f, info, err := s.openImage(name)
+	why := ""
 	if err != nil {
-		s.noImage(w, name, err)
-		return
+		why = s.noImage(w, name, err)
+	} else {
+		defer f.Close()
+		s.sendFile(w, r, f, info)
 	}
-	defer f.Close()
-	s.sendFile(w, r, f, info)
-
-	if r.Method != http.MethodGet || !secretRE.MatchString(ticket) || w.status >= 400 {
+	if r.Method != http.MethodGet || !secretRE.MatchString(ticket) || why == "" && w.status >= 400 { // 416: a part that is none
 		return
 	}
 	file := "images/" + name
@@ -42,6 +42,10 @@ func (s *server) serveImage(w *boundedWriter, r *http.Request, name string) {
 	// The machine may be gone already, and what it fetched is a fact all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), sentTimeout)
 	defer cancel()
+	if why != "" {
+		s.decider.Unsent(ctx, ticket, file, why)
+		return
+	}
 	s.decider.Sent(ctx, ticket, file, w.sentEnd(info.Size()))
 }
 
@@ -124,14 +128,16 @@ func (s *server) openBelow(name string) (*os.File, error) {
 	return root.Open(name)
 }
 
-func (s *server) noImage(w http.ResponseWriter, name string, err error) {
+// noImage answers for a file that cannot be had, and says why to its operator.
+func (s *server) noImage(w http.ResponseWriter, name string, err error) (why string) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
 		s.log.Warn("image asked for is not there", "file", name, "err", err)
 		s.text(w, http.StatusNotFound, "there is no image "+path.Base(name)+"\n")
-		return
+		return "404: there is no such file in the images directory"
 	}
 	s.log.Error("image cannot be read", "file", name, "err", err)
 	s.text(w, http.StatusForbidden, "the image "+path.Base(name)+" cannot be read: the collector's log has the reason\n")
+	return "403: provostd cannot read it, its log has the reason"
 }
 
 // chunk is how much may be written under one deadline: a client that takes less than 1 MiB in 60 s is gone.

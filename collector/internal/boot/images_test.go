@@ -70,8 +70,10 @@ func TestImages(t *testing.T) {
 		{"rest of the same", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", tag}, 206, "56789", nil},
 		{"rest of another", "/images/small.txt", []string{"Range", "bytes=5-", "If-Range", `"old"`}, 200, "0123456789", nil},
 		{"hidden", "/images/.import-x/vmlinuz", nil, 404, "there is no image vmlinuz\n", nil},
-		{"missing", "/images/nothing?t=tick", nil, 404, "there is no image nothing\n", nil},
-		{"directory", "/images/el9?t=tick", nil, 404, "there is no image el9\n", nil},
+		{"missing", "/images/nothing?t=tick", nil, 404, "there is no image nothing\n", []string{"tick images/nothing: 404: there is no such file in the images directory"}},
+		{"missing, without a ticket", "/images/nothing", nil, 404, "there is no image nothing\n", nil},
+		{"missing, by a path with a ticket", "/images/~tick/nothing", nil, 404, "there is no image nothing\n", []string{"tick images/nothing: 404: there is no such file in the images directory"}},
+		{"directory", "/images/el9?t=tick", nil, 404, "there is no image el9\n", []string{"tick images/el9: 404: there is no such file in the images directory"}},
 		{"top", "/images/", nil, 404, "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

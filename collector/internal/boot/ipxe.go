@@ -12,7 +12,7 @@ import (
 // ipxe writes scripts for iPXE (https://ipxe.org/scripting). Its language has no quotes: a line is split at white space,
 // "${" begins an expansion, a word that begins with '#' a comment, the words "||", "&&" and ";" end a command, and a
 // backslash at the end of a line joins the next one. Nothing that comes from data may hold any of these.
-type ipxe struct{ self string }
+type ipxe struct{ self self }
 
 func (f ipxe) load(l *load) (string, error) {
 	var b strings.Builder
@@ -25,16 +25,16 @@ func (f ipxe) load(l *load) (string, error) {
 		line("initrd --name %s %s || goto fail", initrdName(i), u)
 	}
 	line("boot || goto fail")
-	f.tail(line)
+	f.tail(line, l.attempt)
 	return b.String(), nil
 }
 
-// tail is where a script goes on when something could not be loaded.
-func (f ipxe) tail(line func(string, ...any)) {
+// tail is where a script goes on when something of an attempt could not be loaded.
+func (f ipxe) tail(line func(string, ...any), attempt int) {
 	line(":fail")
 	line("echo Provost: loading did not work, asking again in 30 s")
 	line("sleep 30")
-	line("chain --replace %s || goto fail", f.self)
+	line("chain --replace %s || goto fail", f.self.of(attempt))
 }
 
 func (f ipxe) disk(lines []string, localBoot string) string {
@@ -59,14 +59,20 @@ func (f ipxe) block(title string, reason, hint []string) string {
 		b.WriteString("echo > " + l + "\n")
 	}
 	b.WriteString("prompt --timeout 300000 Provost: press a key to ask again, or wait 5 minutes ||\n")
-	b.WriteString("chain --replace " + f.self + " || goto again\n")
+	b.WriteString("chain --replace " + f.self.String() + " || goto again\n")
 	return b.String()
 }
 
-func (f ipxe) again(why string, try, seconds int) string {
+func (f ipxe) again(why string, p pause) string {
 	head := "#!ipxe\necho Provost: no decision yet: " + why + "\n"
-	if try < 0 {
-		return head + "exit 1\n"
+	ask := func(try int) string {
+		return fmt.Sprintf("sleep %d\nchain --replace %s || ", p.seconds, f.self.with("try", try))
 	}
-	return head + fmt.Sprintf("sleep %d\nchain --replace %s?try=%d || exit 1\n", seconds, f.self, try)
+	if p.left < 0 {
+		return head + ":again\n" + ask(p.try) + "goto again\n"
+	}
+	for i := range p.left { // a connection that is refused is one try of many
+		head += ask(p.try+i) + "echo Provost: no answer\n"
+	}
+	return head + "exit 1\n"
 }

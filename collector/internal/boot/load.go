@@ -17,12 +17,16 @@ import (
 const maxCmdline = 2047
 
 // maxTries bounds how often a machine asks again when the collector has no decision: 20 times, 15 to 30 s apart, are 5
-// to 10 minutes. Then the firmware goes on to its next boot device.
+// to 10 minutes. Then the firmware goes on to its next boot device. A machine without a disk asks without end.
 const maxTries = 20
+
+// maxAsks bounds what PXELINUX's asks are counted to: its longest wait begins long before.
+const maxAsks = 1000
 
 // load is a kernel with its initrds and arguments: of each a URL or words that no loader takes for more than they are.
 type load struct {
 	title   string // what the machine's screen says
+	attempt int    // 0: the boot is none
 	kernel  string
 	initrds []string
 	args    []string
@@ -33,8 +37,11 @@ var (
 	pinRE    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
-// rescueWord tells the agent that this boot installs nothing: it runs no step and never lets the installer go on.
-const rescueWord = "provost.rescue"
+// Words that tell the agent that this boot installs nothing: it runs no step and never lets the installer go on.
+const (
+	rescueWord = "provost.rescue"
+	lookWord   = "provost.look" // it looks for the sealed journal of its install, and goes back to the disk if there is one
+)
 
 // newLoad takes the actions install, netboot and rescue. A rescue has no install, claim or ticket: it proves nothing and
 // counts for nothing.
@@ -50,11 +57,15 @@ func newLoad(d Decision, r Request, o Options) (*load, error) {
 		}
 		words = append(words, rescueWord)
 	default:
-		l.title = fmt.Sprintf("installing %s, attempt %d", d.Node, d.Attempt)
+		l.title, l.attempt = fmt.Sprintf("installing %s, attempt %d", d.Node, d.Attempt), d.Attempt
 		if d.Action == proto.BootNetboot {
 			l.title = d.Node + " boots its system over the network"
 		}
 		words = append(words, "provost.install="+d.Install, "provost.claim="+d.Claim)
+		if d.Look {
+			l.title = "looking whether the disk of " + d.Node + " has this install, done: nothing is installed"
+			words = append(words, lookWord)
+		}
 		if !proto.ValidID(d.Install) {
 			errs = append(errs, fmt.Errorf("install %q is no ULID", d.Install))
 		}
@@ -79,7 +90,7 @@ func newLoad(d Decision, r Request, o Options) (*load, error) {
 		errs = append(errs, err)
 		l.initrds = append(l.initrds, u)
 	}
-	urls, err := agentURLs(d.URLs, r, o.AgentPort)
+	urls, err := agentURLs(d.URLs, r)
 	errs = append(errs, err)
 	own, err := argWords(d.Args)
 	errs = append(errs, err)
@@ -124,9 +135,9 @@ func argWords(args string) ([]string, error) {
 }
 
 // agentURLs is the value of provost.url=.
-func agentURLs(urls []string, r Request, port int) (string, error) {
+func agentURLs(urls []string, r Request) (string, error) {
 	if len(urls) == 0 {
-		return fmt.Sprintf("https://%s:%d", hostOnly(r.Host), port), nil
+		return r.AgentURL(), nil
 	}
 	for _, u := range urls {
 		if err := checkURL(u); err != nil {

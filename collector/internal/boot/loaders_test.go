@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -45,7 +46,7 @@ func parseGRUB(script string) ([][]string, error) {
 					return nil, fmt.Errorf("double quote in %q", line)
 				}
 				word, in, i = word+"$", true, i+1+end
-			case ' ', ';':
+			case ' ', ';': // a pipeline's end is a word here
 				if in {
 					words = append(words, word)
 				}
@@ -85,6 +86,8 @@ func shapeGRUB(script string) (string, error) {
 			c = append(c[:i+1], "…")
 		case "sleep":
 			c = c[:1]
+		case "while":
+			c[2] = "N"
 		}
 		b.WriteString(strings.Join(c, " ") + "\n")
 	}
@@ -113,7 +116,9 @@ func shapePXELINUX(script string) (string, error) {
 }
 
 const (
-	grubLoad  = "echo …\nif linux …\nif initrd …\nboot\nfi\nfi\necho …\nsleep\nconfigfile …\n"
+	grubLoad  = "echo …\nif linux …\nif initrd …\nboot\nfi\nfi\necho …\n" + grubAgain
+	grubAgain = "while sleep N ; do\nconfigfile …\ndone\n"
+	grubBlock = "while sleep N ; do\nsleep\nconfigfile …\ndone\n"
 	pxeLocked = "ALLOWOPTIONS 0\nIMPLICIT 0\n"
 	pxeAtOnce = "PROMPT 0\n" + pxeLocked + "NOESCAPE 1\n"
 	pxeWaits  = "PROMPT 1\n" + pxeLocked // NOESCAPE would take PROMPT away
@@ -132,8 +137,9 @@ boot
 fi
 fi
 echo 'Provost: loading did not work, asking again in 30 s'
-sleep 30
-configfile '(http,10.0.2.2:8480)/boot/52:54:00:00:0d:02?format=grub'
+while sleep 30; do
+configfile '(http,10.0.2.2:8480)/boot/52:54:00:00:0d:02?again=1&format=grub'
+done
 `
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("script: -want +got\n%s", diff)
@@ -150,7 +156,7 @@ ALLOWOPTIONS 0
 IMPLICIT 0
 NOESCAPE 1
 TIMEOUT 300
-TOTALTIMEOUT 600
+TOTALTIMEOUT 300
 ONTIMEOUT again
 LABEL provost
 LINUX http://10.0.2.2:8480/images/el9/vmlinuz?t=aaaa
@@ -158,7 +164,7 @@ INITRD http://10.0.2.2:8480/images/el9/initrd.img?t=aaaa,http://10.0.2.2:8480/im
 APPEND provost.url=https://10.0.2.2:8440 provost.node=n1 provost.install=01J0000000000000000000000A provost.claim=bbbb provost.ca=sha256:` +
 		strings.Repeat("0f", 32) + ` quiet console=ttyS0 title="a b"
 LABEL again
-CONFIG http://10.0.2.2:8480/boot/52:54:00:00:0d:02?format=pxelinux
+CONFIG http://10.0.2.2:8480/boot/52:54:00:00:0d:02?again=1&asks=1&format=pxelinux
 `
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("script: -want +got\n%s", diff)
@@ -196,9 +202,11 @@ func TestLoaders(t *testing.T) {
 		{name: "unknown", decision: boot.Decision{UnknownMAC: true, Action: proto.BootInstall}, grub: "echo …\necho …\nexit\n",
 			pxe: "SAY …\nSAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT -1\n", has: []string{"provost node add NAME --mac 52:54:00:00:00:01"}},
 		{name: "block", decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"it's failed(loop=2)"}, Hint: []string{"provost install n1"}},
-			grub: "echo …\necho …\necho …\necho …\nsleep\nconfigfile …\n", pxe: "SAY …\nSAY …\nSAY …\nSAY …\nDEFAULT again\n" + pxeWaits + pxeAgain,
+			grub: "echo …\necho …\necho …\necho …\n" + grubBlock, pxe: "SAY …\nSAY …\nSAY …\nSAY …\nDEFAULT again\n" + pxeWaits + pxeAgain,
 			has: []string{"failed(loop=2)", "> provost install n1"}, hasNot: []string{"if linux", "\nLINUX"}},
-		{name: "no decision", err: fmt.Errorf("x"), grub: "echo …\nsleep\nconfigfile …\nexit\n", pxe: "SAY …\nDEFAULT again\n" + pxeWaits + pxeAgain, has: []string{"&try=1"}},
+		{name: "no decision", err: fmt.Errorf("x"), grub: "echo …\n" + strings.Repeat("sleep\nconfigfile …\n", 20) + "exit\n", pxe: "SAY …\nDEFAULT again\n" + pxeWaits + pxeAgain, has: []string{"&try=1"}},
+		{name: "no decision on a node without a disk", decision: boot.Decision{Action: proto.BootNetboot}, err: fmt.Errorf("x"), query: "&try=20",
+			grub: "echo …\n" + grubAgain, pxe: "SAY …\nDEFAULT again\n" + pxeWaits + pxeAgain},
 		{name: "no decision for long", err: fmt.Errorf("x"), query: "&try=20", grub: "echo …\nexit\n", pxe: "SAY …\nDEFAULT disk\n" + pxeAtOnce + "LABEL disk\nLOCALBOOT -1\n"},
 	} {
 		for _, f := range []struct {
@@ -286,6 +294,52 @@ func TestLoaderPaths(t *testing.T) {
 	}
 }
 
+// TestGRUBUnderstands: GRUB's own parser takes every script.
+func TestGRUBUnderstands(t *testing.T) {
+	if _, err := exec.LookPath("grub-script-check"); err != nil {
+		t.Skip("there is no grub-script-check")
+	}
+	netboot := boot.Decision{Action: proto.BootNetboot}
+	for name, d := range map[string]*decider{
+		"install": {decision: install()}, "disk": {decision: boot.Decision{Action: proto.BootDisk, Node: "n1", LocalBoot: "sanboot"}},
+		"block": {decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"it's failed"}}},
+		"error": {err: fmt.Errorf("x")}, "error without a disk": {decision: netboot, err: fmt.Errorf("x")},
+	} {
+		url, _ := serve(t, d)
+		script := body(t, get(t, url+"/boot/52:54:00:00:00:01?format=grub&serial=a%27b%20c"))
+		cmd := exec.Command("grub-script-check")
+		cmd.Stdin = strings.NewReader(script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: grub-script-check = %v: %s, of\n%s", name, err, out, script)
+		}
+	}
+}
+
+// TestPXELINUXAsks: PXELINUX ends after some 130 files within each other. A screen that is left alone asks for days all the
+// same, and a key makes it ask at once.
+func TestPXELINUXAsks(t *testing.T) {
+	url, _ := serve(t, &decider{decision: boot.Decision{Action: proto.BootBlock, Node: "n1", Reason: []string{"failed(loop=2)"}}})
+	next, waits := url+"/boot/52:54:00:00:00:01?format=pxelinux", 0
+	for ask := range 130 {
+		script := body(t, get(t, next))
+		var seconds, minutes int
+		_, rest, _ := strings.Cut(script, "wait ")
+		fmt.Sscanf(rest, "%d minutes", &minutes)
+		_, rest, _ = strings.Cut(script, "\nTIMEOUT ")
+		if fmt.Sscanf(rest, "%d", &seconds); seconds < 3000 || seconds > 35996 || minutes*600 != seconds { // syslinux knows no more
+			t.Fatalf("ask %d: TIMEOUT %d, %d minutes, in\n%s", ask, seconds, minutes, script)
+		}
+		waits += seconds / 10
+		_, rest, ok := strings.Cut(script, "\nCONFIG ")
+		if next = strings.TrimSpace(rest); !ok || !strings.HasPrefix(next, url) {
+			t.Fatalf("ask %d leads to %q", ask, next)
+		}
+	}
+	if waits < 4*24*3600 {
+		t.Errorf("130 asks last %d s, want 4 days at least", waits)
+	}
+}
+
 // FuzzLoaders: no data changes what a script of GRUB or PXELINUX does.
 func FuzzLoaders(f *testing.F) {
 	for _, s := range []string{"", "n1", "a\nreboot", "a\nLABEL x", "${x}", "$x", "';reboot;'", `\'`, "\"", `a="b c`, "a\rboot", "# x", "}", "initrd=x", "a,b", "ü", "http://h/$x", "http://h/'", "images/a b", strings.Repeat("x", 200)} {
@@ -312,13 +366,13 @@ func FuzzLoaders(f *testing.F) {
 			d.decision = boot.Decision{Action: proto.BootDisk, Node: node}
 		default:
 			d.err = proto.NewProblem(503, node, text, file)
-			wantGRUB, wantPXE = "echo …\nsleep\nconfigfile …\nexit\n", "SAY …\nDEFAULT again\n"+pxeWaits+pxeAgain
+			wantGRUB, wantPXE = "echo …\n"+strings.Repeat("sleep\nconfigfile …\n", 20)+"exit\n", "SAY …\nDEFAULT again\n"+pxeWaits+pxeAgain
 		}
 		for _, l := range []struct {
 			format, want, blockEnd, say string
 			shape                       func(string) (string, error)
 		}{
-			{"grub", wantGRUB, "sleep\nconfigfile …\n", "echo …\n", shapeGRUB},
+			{"grub", wantGRUB, grubBlock, "echo …\n", shapeGRUB},
 			{"pxelinux", wantPXE, "DEFAULT again\n" + pxeWaits + pxeAgain, "SAY …\n", shapePXELINUX},
 		} {
 			w := httptest.NewRecorder()

@@ -13,7 +13,10 @@ import (
 // pxelinux writes configuration files for PXELINUX 5 and newer, which fetch by HTTP (lpxelinux.0, syslinux.efi). A
 // directive is a line; its value goes to the line's end, without quotes. So nothing that comes from data may hold a line
 // break, and a list of initrds no comma (https://wiki.syslinux.org, Config).
-type pxelinux struct{ self string }
+type pxelinux struct {
+	self self
+	asks int // how often it has asked within itself
+}
 
 // pxelinuxLocked lets the machine's keyboard choose nothing but what is named here. NOESCAPE also takes PROMPT 1 away, and
 // with it the wait for the timeout: it is only for scripts that go on at once.
@@ -23,9 +26,20 @@ const (
 	pxelinuxWaits  = "PROMPT 1\n" + pxelinuxLocked
 )
 
-// label asks for another file, within the present one: after some 130 of them, 11 hours of a blocked screen, PXELINUX 6.04
-// stays at its prompt, and the machine has to be reset.
-func (f pxelinux) label(query string) string { return "LABEL again\nCONFIG " + f.self + query + "\n" }
+// wait is a timeout, after which it asks for another file, within the present one. After some 130 of them PXELINUX 6.04
+// stays at its prompt, and the machine has to be reset: so the waits grow, and a screen asks for 4 days.
+func (f pxelinux) wait(seconds int) (actual int, directives string) {
+	switch {
+	case f.asks >= 30:
+		seconds = 3540 // just below an hour is the most that it knows
+	case f.asks >= 12:
+		seconds = max(seconds, 300)
+	}
+	return seconds, fmt.Sprintf("TIMEOUT %d\nTOTALTIMEOUT %d\nONTIMEOUT again\n", seconds*10, seconds*10)
+}
+
+// label is what the timeout leads to.
+func (f pxelinux) label(s self) string { return "LABEL again\nCONFIG " + s.String() + "\n" }
 
 func (f pxelinux) load(l *load) (string, error) {
 	for _, u := range l.initrds {
@@ -38,13 +52,13 @@ func (f pxelinux) load(l *load) (string, error) {
 			return "", errors.New("kernel arguments: initrd= is PXELINUX's own word: name initrds in the profile")
 		}
 	}
-	s := "SAY Provost: " + echoText(l.title) + "\nDEFAULT provost\n" + pxelinuxAtOnce +
-		"TIMEOUT 300\nTOTALTIMEOUT 600\nONTIMEOUT again\n" +
+	_, wait := f.wait(30)
+	s := "SAY Provost: " + echoText(l.title) + "\nDEFAULT provost\n" + pxelinuxAtOnce + wait +
 		"LABEL provost\nLINUX " + l.kernel + "\n"
 	if len(l.initrds) > 0 {
 		s += "INITRD " + strings.Join(l.initrds, ",") + "\n"
 	}
-	return s + "APPEND " + strings.Join(l.args, " ") + "\n" + f.label(""), nil
+	return s + "APPEND " + strings.Join(l.args, " ") + "\n" + f.label(f.self.of(l.attempt)), nil
 }
 
 // disk leaves PXELINUX: -1 tells the firmware to go on to its next boot device, 0 that the boot from the network is done,
@@ -70,16 +84,17 @@ func (f pxelinux) block(title string, reason, hint []string) string {
 	for _, l := range hint {
 		b.WriteString("SAY > " + l + "\n")
 	}
-	b.WriteString("SAY Provost: press Enter to ask again, or wait 5 minutes\n")
-	b.WriteString("DEFAULT again\n" + pxelinuxWaits + "TIMEOUT 3000\nTOTALTIMEOUT 3000\nONTIMEOUT again\n" + f.label(""))
+	seconds, wait := f.wait(300)
+	fmt.Fprintf(&b, "SAY Provost: press Enter to ask again, or wait %d minutes\n", seconds/60)
+	b.WriteString("DEFAULT again\n" + pxelinuxWaits + wait + f.label(f.self))
 	return b.String()
 }
 
-func (f pxelinux) again(why string, try, seconds int) string {
-	head := "SAY Provost: no decision yet: " + why + "\n"
-	if try < 0 {
+// again asks once: what PXELINUX does with a file that it cannot fetch is its own.
+func (f pxelinux) again(why string, p pause) string {
+	if p.left == 0 {
 		return f.disk([]string{"no decision yet: " + why}, "")
 	}
-	return head + fmt.Sprintf("DEFAULT again\n%sTIMEOUT %d\nTOTALTIMEOUT %d\nONTIMEOUT again\n", pxelinuxWaits, seconds*10, seconds*10) +
-		f.label(fmt.Sprintf("&try=%d", try))
+	_, wait := f.wait(p.seconds)
+	return "SAY Provost: no decision yet: " + why + "\nDEFAULT again\n" + pxelinuxWaits + wait + f.label(f.self.with("try", p.try))
 }

@@ -26,12 +26,16 @@ import (
 type Decider interface {
 	// Boot decides. It may be called any number of times for one boot of a machine, and a Request with method HEAD never
 	// starts an attempt. A *proto.Problem below 500 blocks the machine, with its text on the screen; any other error makes
-	// the machine ask again in a moment.
+	// the machine ask again in a moment: of the Decision with it only Action counts, as far as it is known. A machine whose
+	// action is BootNetboot never stops asking.
 	Boot(ctx context.Context, r Request) (Decision, error)
 
 	// Sent tells that a file of the attempt with this ticket was fetched, by its name in the Decision; complete, if its
 	// last byte was sent. It is called once for each GET that began to be answered; the ticket is what the client said.
 	Sent(ctx context.Context, ticket, file string, complete bool)
+
+	// Unsent tells that a file asked for by an attempt with this ticket could not be had, and why, in words for its operator.
+	Unsent(ctx context.Context, ticket, file, why string)
 
 	// Answer gives an answer file of the attempt with this ticket; Sent tells of it as AnswerPrefix and its name. The
 	// Request has no MAC. A *proto.Problem below 500 is the answer to the machine, with its status.
@@ -60,8 +64,21 @@ type Request struct {
 	Serial     string // at most 128 bytes
 	UUID       string // at most 64 bytes
 
+	// Again is the attempt whose files the machine's boot loader could not load, by which it asks for its script once more; 0:
+	// it does not say so.
+	Again int
+
+	AgentPort int // of the collector's listener for agents; 8440 if 0
+
 	MACs []string // with AnswerOf: every card's, as in MAC
 }
+
+// AgentURL is the collector's for agents, at the host that the machine reached.
+func (r Request) AgentURL() string {
+	return fmt.Sprintf("https://%s:%d", hostOnly(r.Host), cmp.Or(r.AgentPort, defaultAgentPort))
+}
+
+const defaultAgentPort = 8440
 
 // Images is the URL of the images directory as the machine reaches it, for the templates of profiles.
 func (r Request) Images() string { return "http://" + r.Host + "/images" }
@@ -83,6 +100,7 @@ type Decision struct {
 	// For BootInstall and BootNetboot; a BootRescue has Kernel, Initrds, Args, Pin and URLs alone.
 	Install string
 	Attempt int
+	Look    bool     // nothing is installed: the agent looks whether the disk has the install already
 	Loader  string   // as in a profile; empty is linux
 	Kernel  string   // "images/…" or a URL
 	Initrds []string // like Kernel, or "overlay"
@@ -134,9 +152,6 @@ type server struct {
 // It takes paths with double and trailing slashes, and must not stand behind an http.ServeMux, which would redirect them:
 // firmware does not follow. It sets the deadline of each write by itself: the http.Server's WriteTimeout has to be 0.
 func NewServer(d Decider, o Options) http.Handler {
-	if o.AgentPort == 0 {
-		o.AgentPort = 8440
-	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -173,6 +188,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// request is what a client says beside its path.
+func (s *server) request(r *http.Request) Request {
+	return Request{Method: r.Method, UserAgent: clip(r.UserAgent(), 256), Host: hostOf(r), RemoteAddr: r.RemoteAddr, AgentPort: s.opts.AgentPort}
+}
+
 // serveBoot answers three kinds of client that one DHCP file name may lead to: boot loaders, the firmware's own HTTP boot,
 // which wants a boot loader, and debian-installer, which takes the URL for that of a preseed file.
 func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText, format string) {
@@ -195,11 +215,11 @@ func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText, format st
 		s.text(w, http.StatusBadRequest, err.Error()+"\n")
 		return
 	}
-	req := Request{
-		MAC: mac, Method: r.Method, UserAgent: agent, Host: hostOf(r), RemoteAddr: r.RemoteAddr,
-		Serial: clip(r.URL.Query().Get("serial"), 128), UUID: clip(r.URL.Query().Get("uuid"), 64),
-	}
-	to := newDialect(format, "http://"+req.Host+"/boot/"+mac)
+	query := r.URL.Query()
+	number := func(key string) int { n, _ := strconv.Atoi(query.Get(key)); return n } // what is none is 0
+	req := s.request(r)
+	req.MAC, req.Serial, req.UUID, req.Again = mac, clip(query.Get("serial"), 128), clip(query.Get("uuid"), 64), max(number("again"), 0)
+	to := newDialect(format, req, min(max(number("asks"), 0), maxAsks))
 	d, err := s.decider.Boot(r.Context(), req)
 	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
 		s.log.Error("boot script: refused, the node is blocked instead", "mac", mac, "remote", r.RemoteAddr, "err", err)
@@ -208,15 +228,22 @@ func (s *server) serveBoot(w *boundedWriter, r *http.Request, macText, format st
 	}
 	if err != nil {
 		s.log.Error("boot script: no decision", "mac", mac, "remote", r.RemoteAddr, "err", err)
-		try, _ := strconv.Atoi(r.URL.Query().Get("try")) // not a number: the first
-		if try++; try < 1 || try > maxTries {
-			try = -1
+		p := pause{seconds: 15 + rand.IntN(16), try: number("try") + 1}
+		switch {
+		case d.Action == proto.BootNetboot:
+			p.left, p.try = -1, 1
+		case p.try >= 1 && p.try <= maxTries:
+			p.left = maxTries - p.try + 1
 		}
-		s.text(w, http.StatusOK, to.again(echoText(problemText(err)), try, 15+rand.IntN(16)))
+		s.text(w, http.StatusOK, to.again(echoText(problemText(err)), p))
 		return
 	}
 	script, err := s.script(to, d, req)
-	if err != nil {
+	switch {
+	case err != nil && d.Node == "" && d.Action == proto.BootRescue: // a machine that nobody has added: whatever the site wanted of it, its disk is its own
+		s.log.Error("boot script: cannot be made, the unknown machine boots from disk", "mac", mac, "format", format, "err", err)
+		script = to.disk([]string{mac + " is no node here, booting from disk"}, "")
+	case err != nil:
 		s.log.Error("boot script: cannot be made, the node is blocked instead", "node", d.Node, "mac", mac, "format", format, "err", err)
 		script = unmade(to, cmp.Or(d.Node, mac), err)
 	}
@@ -273,6 +300,20 @@ func (s *server) text(w http.ResponseWriter, status int, body string) {
 	if _, err := w.Write([]byte(body)); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
 		s.log.Debug("boot: client went away", "err", err)
 	}
+}
+
+// refuse answers a request that the decider did not grant: a *proto.Problem below 500 is the answer, with its status; after
+// any other error the client may come again. what is for the log, as its attributes.
+func (s *server) refuse(w http.ResponseWriter, err error, what string, attrs ...any) {
+	attrs = append(attrs, "err", err)
+	if p := new(proto.Problem); errors.As(err, &p) && p.Status < 500 {
+		s.log.Warn(what+" refused", attrs...)
+		s.text(w, p.Status, p.Detail+"\n")
+		return
+	}
+	s.log.Error(what+" cannot be answered", attrs...)
+	w.Header().Set("Retry-After", "5")
+	s.text(w, http.StatusServiceUnavailable, problemText(err)+"\n")
 }
 
 // problemText is what of an error a machine's screen may show.

@@ -63,6 +63,12 @@ func (d *decider) Answer(_ context.Context, r boot.Request, install, ticket, fil
 	return []byte("text\n"), nil
 }
 
+func (d *decider) Unsent(_ context.Context, ticket, file, why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sent = append(d.sent, fmt.Sprintf("%s %s: %s", ticket, file, why))
+}
+
 // AnswerOf knows one machine.
 func (d *decider) AnswerOf(_ context.Context, r boot.Request, file string) ([]byte, string, error) {
 	d.mu.Lock()
@@ -112,6 +118,12 @@ func install() boot.Decision {
 		Kernel: "images/el9/vmlinuz", Initrds: []string{"images/el9/initrd.img", "overlay"}, Args: `quiet console=ttyS0 title="a b"`,
 		Ticket: "aaaa", Claim: "bbbb", Pin: "sha256:" + strings.Repeat("0f", 32),
 	}
+}
+
+func look() boot.Decision {
+	d := install()
+	d.Look = true
+	return d
 }
 
 // serve starts a server with an images directory: el9/vmlinuz (3 MiB and 5 bytes), ipxe.efi, a secret beside it.
@@ -205,7 +217,7 @@ boot || goto fail
 :fail
 echo Provost: loading did not work, asking again in 30 s
 sleep 30
-chain --replace http://10.0.2.2:8480/boot/52:54:00:00:0d:02 || goto fail
+chain --replace http://10.0.2.2:8480/boot/52:54:00:00:0d:02?again=1&serial=S1&uuid=U1 || goto fail
 `
 	if diff := cmp.Diff(want, body(t, resp)); diff != "" {
 		t.Errorf("script: -want +got\n%s", diff)
@@ -247,12 +259,16 @@ func TestScripts(t *testing.T) {
 		{name: "no action", decision: boot.Decision{Node: "n1"}, has: "no boot script for the boot action", hasNot: "kernel"},
 		{name: "rescue without a kernel", decision: boot.Decision{Action: proto.BootRescue, Node: "n1"}, has: "is blocked and boots nothing", hasNot: "kernel "},
 		{name: "wrong local-boot", decision: boot.Decision{Action: proto.BootDisk, Node: "n1", LocalBoot: "x"}, has: "is blocked"},
-		{name: "error", err: proto.NewProblem(503, proto.CodeStorage, "the database is full", ""), shape: "echo\nsleep N\nchain --replace ||\nexit 1\n",
+		{name: "error", err: proto.NewProblem(503, proto.CodeStorage, "the database is full", ""), shape: "echo\n" + strings.Repeat("sleep N\nchain --replace ||\necho\n", 20) + "exit 1\n",
 			has: "the database is full", hasNot: "kernel"},
+		{name: "error on a node without a disk", decision: boot.Decision{Action: proto.BootNetboot}, err: errors.New("x"), query: "?try=20",
+			shape: "echo\n:again\nsleep N\nchain --replace ||\ngoto again\n", hasNot: "exit"},
+		{name: "look", decision: look(), has: " provost.claim=bbbb provost.look provost.ca=", hasNot: "installing"},
+		{name: "a stranger's script that cannot be made", decision: boot.Decision{Action: proto.BootRescue, Kernel: "elsewhere"}, shape: "echo\nexit 0\n", has: "booting from disk"},
 		{name: "refusal", err: proto.NewProblem(422, proto.CodeBadProfile, "attribute console has a blank", "mend the node's attributes"),
 			shape: ":again\necho\necho\necho\nprompt --timeout ||\nchain --replace ||\ngoto again\n", has: "echo > mend the node's attributes", hasNot: "kernel"},
-		{name: "internal error", err: errors.New("token pva_123"), has: "?try=1 || exit 1", hasNot: "pva_"},
-		{name: "19th error", err: errors.New("x"), query: "?try=19", has: "?try=20 || exit 1"},
+		{name: "internal error", err: errors.New("token pva_123"), has: "?try=1 || echo", hasNot: "pva_"},
+		{name: "19th error", err: errors.New("x"), query: "?try=19", shape: "echo\nsleep N\nchain --replace ||\necho\nexit 1\n", has: "?try=20 || echo"},
 		{name: "last error", err: errors.New("x"), query: "?try=20", shape: "echo\nexit 1\n"},
 		{name: "rubbish try", err: errors.New("x"), query: "?try=-5", shape: "echo\nexit 1\n"},
 	} {
@@ -482,7 +498,7 @@ func FuzzScripts(f *testing.F) {
 			want = append(want, "echo\nsanboot --no-describe --drive ||\nexit 0\n")
 		default:
 			d.err = proto.NewProblem(503, node, text, file)
-			want = append(want, "echo\nsleep N\nchain --replace ||\nexit 1\n")
+			want = append(want, "echo\n"+strings.Repeat("sleep N\nchain --replace ||\necho\n", 20)+"exit 1\n")
 		}
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", mac, nil)

@@ -42,9 +42,9 @@ const (
 	httpClients = "HTTPClient"
 )
 
-// script is expanded by iPXE. The serial number and UUID tell the collector of a machine that has another card now.
+// script is expanded by iPXE: netX is the card that it boots by, where net0 is its first one. The serial number and UUID tell the collector of a machine that has another card now.
 func (s *Site) script() string {
-	return "http://" + s.Frontend.String() + "/boot/${net0/mac}?serial=${serial:uristring}&uuid=${uuid}"
+	return "http://" + s.Frontend.String() + "/boot/${netX/mac}?serial=${serial:uristring}&uuid=${uuid}"
 }
 
 func (s *Site) image(name string) string {

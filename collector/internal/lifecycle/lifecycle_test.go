@@ -220,6 +220,8 @@ func TestView(t *testing.T) {
 		{"the agent's cause replaces an inferred one", begin().attempt(1).agent().post().deadline("post-done").end("b", 1, proto.OutcomeFailed, 4),
 			"failed(b=4)", false, "", 1},
 		{"loop", begin().attempt(1).agent().add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 1}), "failed(loop=2)", false, "", 0},
+		{"a look at the disk finds nothing", begin().attempt(1).agent().post().attempt(2).agent().add(proto.Event{Kind: proto.KindRunEnd, Phase: proto.PhasePre,
+			Outcome: proto.OutcomeFailed, Cause: proto.CauseLoop, Attempt: 2}), "failed(loop=2)", false, "", 0},
 		{"a step's failure goes before the loop", begin().attempt(1).agent().post().end("b", 1, proto.OutcomeFailed, 4).
 			add(proto.Event{Kind: proto.KindLoop, Source: proto.SourceBoot, Attempt: 1}), "failed(b=4)", false, "", 1},
 		{"an allowed attempt begins anew", failing().attempt(2), "pxe-booting", false, "kernel-sent", 1},

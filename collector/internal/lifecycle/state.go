@@ -155,7 +155,9 @@ func causeOf(e *proto.Event) (proto.Cause, bool) {
 		if e.Outcome.Good() || e.Warning {
 			return c, false
 		}
-		c.Kind = e.Cause
+		if c.Kind = e.Cause; c.Kind == proto.CauseLoop {
+			c.Count = e.Attempt // which only looked at the disk
+		}
 		if c.Kind == "" {
 			c.Kind = e.Outcome.Cause()
 		}

@@ -36,8 +36,11 @@ func (r *Registry) Answer(_ context.Context, q boot.Request, install, ticket, fi
 	if n == nil || in.recipe.Answer == nil {
 		return nil, gone
 	}
-	if rec := in.rec.Load(); rec.Attempt != attempt {
+	if rec := in.rec.Load(); rec.Attempt != attempt || rec.looking() {
 		return nil, gone
+	}
+	if err := r.comesFrom(n, q, "answer files"); err != nil {
+		return nil, err
 	}
 	return r.answerFile(in, n, q, file)
 }
@@ -58,6 +61,9 @@ func (r *Registry) Loading(_ context.Context, q boot.Request, install, ticket st
 	r.pub.RUnlock()
 	if n == nil || n.Install != id || n.BootAction != proto.BootInstall || in.rec.Load().Attempt != attempt {
 		return boot.Decision{}, gone
+	}
+	if err := r.comesFrom(n, q, "boot files"); err != nil {
+		return boot.Decision{}, err
 	}
 	q.MAC = n.Spec.MACs[0]
 	return r.decision(n, q)
@@ -96,6 +102,16 @@ func (r *Registry) AnswerOf(_ context.Context, q boot.Request, file string) ([]b
 	return b, r.ticket(in.id, in.rec.Load().Attempt), err
 }
 
+// comesFrom refuses a request with a ticket from another address than its node is known to have: boot scripts are for everybody
+// who knows a MAC, and what a ticket opens may hold secrets. what is asked for.
+func (r *Registry) comesFrom(n *node, q boot.Request, what string) error {
+	if !r.fromElsewhere(n, q.RemoteAddr) {
+		return nil
+	}
+	return problem(403, proto.CodeForbidden, "if it has another address now: provost node set "+n.Spec.Name+" --ip …; behind NAT set check-address: false in provostd.yaml",
+		"%s has the address %s: its %s are for that one", n.Spec.Name, n.Spec.IP, what)
+}
+
 // fromElsewhere reports whether a request comes from another address than its node is known to have.
 func (r *Registry) fromElsewhere(n *node, remote string) bool {
 	if r.opt.AnyAddress || n.Spec.IP == "" {
@@ -116,7 +132,11 @@ func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string)
 	if err != nil {
 		return nil, err
 	}
-	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q, r.ticket(in.id, in.rec.Load().Attempt), r.opt.URLs, r.opt.Pin()))
+	urls := r.opt.URLs
+	if len(urls) == 0 {
+		urls = []string{q.AgentURL()}
+	}
+	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q, r.ticket(in.id, in.rec.Load().Attempt), urls, r.opt.Pin()))
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
 			"answer file of %s: %v", spec.Name, err)

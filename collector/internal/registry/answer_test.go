@@ -222,3 +222,51 @@ func TestAnswerByMachine(t *testing.T) {
 		t.Errorf("of a node that our boot script starts: %s", got)
 	}
 }
+
+// TestAnswerFromElsewhere: what a ticket opens is for the node's own address, where that is known and to be checked.
+func TestAnswerFromElsewhere(t *testing.T) {
+	for _, any := range []bool{false, true} {
+		s := registrytest.New(t)
+		s.AnyAddress = any
+		s.Restart()
+		withAnswer(s, answerText)
+		p := s.Profiles.All["compute"]
+		p.Recipe.Loader, p.Recipe.Kernel = "esxi", "images/esxi8/boot.cfg"
+		mac, ip := s.Add("n1", 1), "10.0.0.7"
+		if err := s.PatchNodes(ctx, []string{"n1"}, proto.NodePatch{IP: &ip}); err != nil {
+			t.Fatal(err)
+		}
+		id := s.Ordered("n1")
+		d := s.Script(mac)
+		for remote, want := range map[string]string{"10.0.0.7:99": "", "[::ffff:10.0.0.7]:99": "", "10.0.0.8:99": proto.CodeForbidden, "": proto.CodeForbidden} {
+			if any {
+				want = ""
+			}
+			q := boot.Request{Host: "10.0.0.1:8480", RemoteAddr: remote}
+			if _, err := s.Answer(ctx, q, id, d.Ticket, "ks.cfg"); code(err) != want {
+				t.Errorf("answer file for %q (any address: %t): %v, want %q", remote, any, err, want)
+			}
+			if _, err := s.Loading(ctx, q, id, d.Ticket); code(err) != want {
+				t.Errorf("boot.cfg for %q (any address: %t): %v, want %q", remote, any, err, want)
+			}
+		}
+	}
+}
+
+// TestAnswerTellsTheCollector: on a site that boots its nodes by itself, and where provostd.yaml advertises no address, the agent
+// is told the one that its machine has reached.
+func TestAnswerTellsTheCollector(t *testing.T) {
+	s := registrytest.New(t)
+	p := registrytest.Prepared("compute")
+	p.Recipe.Boot, p.Recipe.Kernel, p.Recipe.Args = "external", "", ""
+	p.Recipe.Answer = &answer.Recipe{Name: "kickstart-x.tmpl", Text: "{{ provost.pre }}\n", Profile: "compute", External: true, Vars: map[string]string{"join-key": "pvj_x"}}
+	s.Profiles.Put("compute", p)
+	mac := s.Add("n1", 1)
+	s.Ordered("n1")
+	for host, want := range map[string]string{"10.0.0.1:8480": " https://10.0.0.1:9443 ", "front": " https://front:9443 ", "[fd00::1]:8480": " 'https://[fd00::1]:9443' "} {
+		b, _, err := s.AnswerOf(ctx, boot.Request{Host: host, AgentPort: 9443, MACs: []string{mac}}, "ks.cfg")
+		if err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("the file for %s: %v, has not %s:\n%s", host, err, want, b)
+		}
+	}
+}

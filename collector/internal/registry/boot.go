@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,10 @@ const (
 // Boot implements boot.Decider: what the machine with this MAC boots.
 //
 // An attempt begins with a boot script that is fetched after the attempt before it fetched its kernel or said hello: a
-// firmware, its boot loader and a machine with two cards may all ask for the same one. When the attempts that the
-// profile allows are used up, the node is blocked and the install has failed: a node never installs itself for ever.
+// firmware, its boot loader and a machine with two cards may all ask for the same one, and a boot loader that could not load
+// all of it asks again and says so. When the attempts that the profile allows are used up, the node is blocked and the
+// install has failed: a node never installs itself for ever. Only if the last of them may have come to its end unheard,
+// there is one more boot, in which the agent looks at the disk and nothing is installed.
 func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, error) {
 	r.pub.RLock()
 	n := r.pub.nodes[r.pub.macs[q.MAC]]
@@ -36,26 +39,37 @@ func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, err
 	if n == nil || n.Discovered {
 		return r.unknown(ctx, q, n)
 	}
+	action := n.BootAction
 	err := r.recognise(ctx, q, n)
 	switch {
 	case err != nil:
 	case q.Method == http.MethodHead:
-	case n.BootAction == proto.BootInstall:
+	case action == proto.BootInstall:
 		err = r.update(ctx, func(c *change) (err error) {
-			n, err = c.askedForScript(c.r.m.macs[q.MAC])
+			n, err = c.askedForScript(c.r.m.macs[q.MAC], q.Again)
 			return err
 		})
-	case n.BootAction == proto.BootNetboot:
-		n, err = r.netboot(ctx, n)
+	case action == proto.BootNetboot:
+		n, err = r.netboot(ctx, n, q.Again)
 	}
 	if err != nil {
-		return boot.Decision{}, err
+		return boot.Decision{Action: action}, err
 	}
 	return r.decision(n, q)
 }
 
-// askedForScript counts a fetch of a boot script and gives the node as it is then.
-func (c *change) askedForScript(name string) (*node, error) {
+// maxAgain bounds how often a boot loader that could not load an attempt's files may ask for its script again, for the same
+// attempt: each 30 s, this is an hour. Then it is another boot.
+const maxAgain = 120
+
+// loadsAgain reports whether a script is asked for by the boot loader of the current attempt, which says so. Once an agent has
+// said hello, the machine was through its firmware since.
+func (rec *installRecord) loadsAgain(attempt int) bool {
+	return attempt > 0 && attempt == rec.Attempt && rec.Bound[attempt] == ""
+}
+
+// askedForScript counts a fetch of a boot script and gives the node as it is then; again is the Request's.
+func (c *change) askedForScript(name string, again int) (*node, error) {
 	n := c.node(name)
 	if n == nil {
 		return nil, unknownNode(name)
@@ -72,14 +86,55 @@ func (c *change) askedForScript(name string) (*node, error) {
 	switch {
 	case rec.Attempt > 0 && !rec.Progressed:
 		return n, c.sent(rec, stageScript)
-	case rec.Attempt < rec.Allowed:
+	case rec.loadsAgain(again) && rec.Again < maxAgain:
 		rec = rec.clone()
-		if err := c.attempt(rec, proto.Event{Source: proto.SourceBoot, Stage: stageScript}, true); err != nil {
-			return nil, err
-		}
-		return n, c.sent(rec, stageScript)
+		rec.Again++
+		return n, c.putInstall(rec)
 	}
-	return c.loop(n, rec, rec.Attempt, fmt.Sprintf("the node asked for another boot script after %d attempts without an end", rec.Attempt))
+	e := proto.Event{Source: proto.SourceBoot, Stage: stageScript}
+	rec = rec.clone()
+	if rec.Attempt >= rec.Allowed {
+		if !c.mayBeSealed(rec) {
+			count := rec.Attempt
+			if rec.looking() {
+				count--
+			}
+			return c.loop(n, rec, count, fmt.Sprintf("the node asked for another boot script after %d attempts without an end", count))
+		}
+		rec.Look = rec.Attempt + 1
+		e.Message = "the attempt before may have come to its end unheard: this boot looks at the disk, and installs nothing"
+	}
+	if err := c.attempt(rec, e, true); err != nil {
+		return nil, err
+	}
+	return n, c.sent(rec, stageScript)
+}
+
+// looking reports whether the current attempt installs nothing: its agent looks whether the disk has the install, sealed.
+func (rec *installRecord) looking() bool { return rec.Look > 0 && rec.Look == rec.Attempt }
+
+// looked reports whether an agent says that it has looked, and that there is nothing.
+func looked(e *proto.Event) bool { return e.Kind == proto.KindRunEnd && e.Cause == proto.CauseLoop }
+
+// mayBeSealed reports whether the current attempt, of which no seal was heard, may have one all the same, and there is an
+// agent in the installer's initrd that can look. An agent waits as long as SealWait for the word that its seal was heard: one
+// that was silent for a shorter time, and had not said that the postscripts are done, has sealed nothing.
+func (c *change) mayBeSealed(rec *installRecord) bool {
+	in := c.install(rec.ID)
+	linux := in.recipe.Loader == "" || in.recipe.Loader == profile.LoaderLinux
+	if rec.Bound[rec.Attempt] == "" || rec.looking() || !linux || !slices.ContainsFunc(in.recipe.Initrds, func(name string) bool { return strings.Contains(name, "overlay") }) {
+		return false
+	}
+	v := in.look()
+	if v.Sealed || v.Cause != nil && !v.Cause.Kind.Inferred() {
+		return false
+	}
+	seq := in.recipe.Sequence
+	if done := seq.Index("post-done"); done >= 0 && seq.Index(v.Stage) >= done {
+		return true
+	}
+	heard, _ := rec.epoch(rec.Bound[rec.Attempt]) // its kernel started: it may not have said more than hello
+	return c.now.Sub(later(later(heard, v.LastSeen), in.heard())) >= cmp.Or(in.recipe.SealWait.D(), proto.DefaultSealWait)
 }
 
 // loop ends the install of a node that begins again and again, and blocks it.
@@ -127,13 +182,20 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 	case proto.BootInstall, proto.BootNetboot:
 		d.Attempt = max(rec.Attempt, 1) // of a HEAD before any attempt
 		d.Ticket, d.Claim = r.ticket(rec.ID, d.Attempt), r.claim(rec.ID, d.Attempt)
+		recipe := in.recipe
+		if d.Look = rec.looking(); d.Look {
+			recipe = recipe.bare()
+		}
 		var err error
-		d.Args, err = r.kernelArgs(in.recipe, n.Spec, rec.ID, d.Attempt, q, d.Ticket, q.MAC)
+		d.Args, err = r.kernelArgs(recipe, n.Spec, rec.ID, d.Attempt, q, d.Ticket, q.MAC)
 		if err != nil {
 			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
 		}
-		d.Kernel, d.Initrds = in.recipe.Kernel, in.recipe.Initrds
-		in.recipe.loads(&d)
+		if d.Look {
+			d.Args = attended(d.Args)
+		}
+		d.Kernel, d.Initrds = recipe.Kernel, recipe.Initrds
+		recipe.loads(&d)
 		d.Pin, d.URLs = r.opt.Pin(), r.opt.URLs
 	case proto.BootBlock:
 		d.Reason, d.Hint = blockText(n.Spec.Name, in.look())
@@ -175,13 +237,21 @@ func (r *Registry) Sent(ctx context.Context, ticket, file string, complete bool)
 		return
 	}
 	stage := in.recipe.sentStage(file)
-	if rec := in.rec.Load(); rec.Attempt != attempt || slices.Contains(rec.Sent, stage) {
+	if rec := in.rec.Load(); rec.Attempt != attempt || slices.Contains(rec.Sent, stage) && !rec.missed(file) {
 		return
 	}
 	err := r.update(ctx, func(c *change) error {
 		rec := c.record(id)
 		if rec == nil || rec.Attempt != attempt {
 			return nil
+		}
+		if rec.missed(file) {
+			rec = rec.clone()
+			rec.Sent = append(rec.Sent, sentMended+file)
+			e := proto.Event{Kind: proto.KindNote, Source: proto.SourceBoot, Install: id, Node: rec.Node, Attempt: attempt, Topic: file, Message: file + " was sent now"}
+			if err := errors.Join(c.append(e), c.putInstall(rec)); err != nil {
+				return err
+			}
 		}
 		if stage == stageInitrd {
 			if rec = rec.withInitrd(file); !in.recipe.allInitrds(rec.Sent) {
@@ -195,8 +265,68 @@ func (r *Registry) Sent(ctx context.Context, ticket, file string, complete bool)
 	}
 }
 
-// sentInitrd marks an initrd in installRecord.Sent: a stage has no colon.
-const sentInitrd = "initrd:"
+// Unsent implements boot.Decider: a file that an attempt asked for and did not get stands in its timeline, once. It is a warning
+// if the machine cannot boot without it, until it is sent; installers ask for much that need not be there.
+func (r *Registry) Unsent(ctx context.Context, ticket, file, why string) {
+	id, attempt, ok := r.openTicket(ticket)
+	if !ok {
+		return
+	}
+	r.pub.RLock()
+	in := r.pub.installs[id]
+	r.pub.RUnlock()
+	if in == nil {
+		return
+	}
+	file = proto.Clip(strings.ToValidUTF8(file, "?"), 256)
+	mark := sentMissing + file
+	known := func(rec *installRecord) bool {
+		if rec == nil || rec.Superseded || rec.Attempt != attempt || slices.Contains(rec.Sent, mark) {
+			return true
+		}
+		n := 0
+		for _, s := range rec.Sent {
+			if strings.HasPrefix(s, sentMissing) {
+				n++
+			}
+		}
+		return n >= maxMissing
+	}
+	if known(in.rec.Load()) {
+		return
+	}
+	err := r.update(ctx, func(c *change) error {
+		rec := c.record(id)
+		if known(rec) {
+			return nil
+		}
+		rec = rec.clone()
+		rec.Sent = append(rec.Sent, mark)
+		e := proto.Event{Kind: proto.KindNote, Source: proto.SourceBoot, Install: id, Node: rec.Node, Attempt: attempt, Message: file + " was asked for and not sent: " + why}
+		if file == in.recipe.Kernel || slices.Contains(in.recipe.Initrds, file) {
+			e.Warning, e.Topic = true, file
+		}
+		return errors.Join(c.append(e), c.putInstall(rec))
+	})
+	if err != nil {
+		r.opt.Log.Warn("noting that a boot file was not sent", "install", id, "file", file, "error", err)
+	}
+}
+
+// missed reports whether a file was not sent when it was asked for, and has not been since.
+func (rec *installRecord) missed(file string) bool {
+	return slices.Contains(rec.Sent, sentMissing+file) && !slices.Contains(rec.Sent, sentMended+file)
+}
+
+// Marks of files in installRecord.Sent: a stage has no colon.
+const (
+	sentInitrd  = "initrd:"
+	sentMissing = "missing:"
+	sentMended  = "mended:"
+)
+
+// maxMissing bounds the files of an attempt of which it is told that they were not sent.
+const maxMissing = 16
 
 func (rec *installRecord) withInitrd(file string) *installRecord {
 	if slices.Contains(rec.Sent, sentInitrd+file) {

@@ -49,8 +49,8 @@ func (r *Registry) Callback(ctx context.Context, q boot.Request, cb boot.Callbac
 	if n == nil {
 		return gone
 	}
-	if r.fromElsewhere(n, q.RemoteAddr) {
-		return problem(403, proto.CodeForbidden, "", "%s has the address %s: callbacks come from there", n.Spec.Name, n.Spec.IP)
+	if err := r.comesFrom(n, q, "callbacks"); err != nil {
+		return err
 	}
 	said := sentCallback + cb.Stage
 	if cb.Failed {

@@ -31,8 +31,9 @@ var errStale = errors.New("the node was changed while its boot was prepared")
 // staleTries bounds how often a boot is prepared anew: each time somebody else has changed the node within milliseconds.
 const staleTries = 3
 
-// netboot counts a fetch of a diskless node's boot script, which may begin an install, and gives the node as it is then.
-func (r *Registry) netboot(ctx context.Context, n *node) (*node, error) {
+// netboot counts a fetch of a diskless node's boot script, which may begin an install, and gives the node as it is then; again is
+// the Request's.
+func (r *Registry) netboot(ctx context.Context, n *node, again int) (*node, error) {
 	var err error
 	for range staleTries {
 		var p *prepared
@@ -40,7 +41,7 @@ func (r *Registry) netboot(ctx context.Context, n *node) (*node, error) {
 			return nil, err
 		}
 		err = r.update(ctx, func(c *change) (err error) {
-			n, err = c.askedForNetboot(n.Spec.Name, p)
+			n, err = c.askedForNetboot(n.Spec.Name, p, again)
 			return err
 		})
 		if !errors.Is(err, errStale) {
@@ -65,9 +66,7 @@ func (r *Registry) prepareBoot(name string) (*prepared, error) {
 	if err != nil || !in.rec.Load().begun() {
 		return nil, nil // askedForNetboot says what is the matter
 	}
-	now := stamp(r.now())
-	rec := &installRecord{ID: proto.NewID(now), Node: name, Ordered: now, Revision: 1, Label: in.rec.Load().Label}
-	p := &prepared{spec: n.Spec, profile: in.recipe.Profile, rec: rec, source: proto.SourceBoot}
+	p := &prepared{spec: n.Spec, profile: in.recipe.Profile, rec: &installRecord{Label: in.rec.Load().Label}, source: proto.SourceBoot}
 	var steps []proto.Step
 	pp, err := r.opt.Profiles.Prepare(in.recipe.Profile, n.Spec)
 	if err == nil && pp.Recipe.diskless() {
@@ -76,7 +75,7 @@ func (r *Registry) prepareBoot(name string) (*prepared, error) {
 		if err == nil {
 			err = fmt.Errorf("it is of kind %s now", pp.Recipe.Kind)
 		}
-		rec.Reason = proto.Clip(fmt.Sprintf("as the boot before: profile %s: %v", in.recipe.Profile, err), proto.MaxMessage)
+		p.rec.Reason = proto.Clip(fmt.Sprintf("as the boot before: profile %s: %v", in.recipe.Profile, err), proto.MaxMessage)
 		signed, err := r.signedPlan(in.id)
 		if err != nil {
 			return nil, err
@@ -87,19 +86,13 @@ func (r *Registry) prepareBoot(name string) (*prepared, error) {
 		}
 		p.recipe, steps = in.recipe, plan.Steps
 	}
-	if p.encoded, err = encode("recipe", p.recipe); err != nil {
-		return nil, err
-	}
-	rec.Recipe, rec.Allowed = proto.Digest(p.encoded), max(p.recipe.Attempts, 1)
-	rec.setSteps(steps)
-	p.plan, err = r.sign(rec, p.recipe, n.Spec, steps)
-	return p, err
+	return p, r.complete(p, steps)
 }
 
 // begun: the boot got as far as its kernel, so that another fetch of its script is another boot.
 func (rec *installRecord) begun() bool { return rec.Attempt > 0 && rec.Progressed && !rec.Rebooting }
 
-func (c *change) askedForNetboot(name string, p *prepared) (*node, error) {
+func (c *change) askedForNetboot(name string, p *prepared, again int) (*node, error) {
 	n := c.node(name)
 	if n == nil {
 		return nil, unknownNode(name)
@@ -115,7 +108,7 @@ func (c *change) askedForNetboot(name string, p *prepared) (*node, error) {
 		return n, c.sent(rec, stageScript)
 	case rec.Attempt == 0:
 		return n, c.boots(rec, nil)
-	case !rec.begun():
+	case !rec.begun(), rec.loadsAgain(again): // without end: it has nothing else to boot
 		return n, c.sent(rec, stageScript)
 	}
 	before := rec.Unfinished

@@ -135,7 +135,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	}
 	clock := clock{rec: rec, arrived: arrived, sender: q.Clock}
 	a := &proto.EventsAnswer{}
-	sealed, reboots := false, rec.Reboots
+	sealed, nothing, reboots := false, false, rec.Reboots
 	memory := c.memory(rec)
 	had := c.fill(id)
 	for i := range records {
@@ -176,6 +176,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 			}
 			memory.follow(e)
 			sealed = sealed || e.Kind == proto.KindSealed
+			nothing = nothing || rec.looking() && looked(e)
 		}
 		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
 		if err := c.appendEncoded(e, r.encoded); err != nil {
@@ -202,6 +203,11 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	n := c.node(rec.Node)
 	if sealed && n.Install == id && (n.BootAction == proto.BootInstall || n.BootAction == proto.BootBlock) {
 		if err := c.setBoot(n, proto.BootDisk, proto.SourceBoot, "bootaction-disk", "", "the installer is done"); err != nil {
+			return nil, err
+		}
+		n = c.node(rec.Node)
+	} else if nothing && n.Install == id && n.BootAction == proto.BootInstall {
+		if err := c.setBoot(n, proto.BootBlock, proto.SourceBoot, "", "", "no disk has this install, sealed"); err != nil {
 			return nil, err
 		}
 		n = c.node(rec.Node)

@@ -97,16 +97,23 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 	if err != nil {
 		return nil, err
 	}
-	now := stamp(r.now())
 	p := &prepared{spec: n.Spec, profile: profile, recipe: &pp.Recipe, scripts: pp.Scripts, source: proto.SourceOperator}
-	if p.encoded, err = encode("recipe", pp.Recipe); err != nil {
-		return nil, err
+	p.rec = &installRecord{Label: o.Label, Reason: o.Reason, Actor: actor, Within: within}
+	return p, r.complete(p, pp.Steps)
+}
+
+// complete makes the record and the plan of an install of which node, recipe and source are set, and of the record what is not
+// the same in every one.
+func (r *Registry) complete(p *prepared, steps []proto.Step) (err error) {
+	now := stamp(r.now())
+	if p.encoded, err = encode("recipe", p.recipe); err != nil {
+		return err
 	}
-	p.rec = &installRecord{ID: proto.NewID(now), Node: name, Recipe: proto.Digest(p.encoded), Label: o.Label, Reason: o.Reason, Actor: actor,
-		Ordered: now, Within: within, Revision: 1, Allowed: max(pp.Recipe.Attempts, 1)}
-	p.rec.setSteps(pp.Steps)
-	p.plan, err = r.sign(p.rec, p.recipe, n.Spec, pp.Steps)
-	return p, err
+	p.rec.ID, p.rec.Node, p.rec.Ordered, p.rec.Revision = proto.NewID(now), p.spec.Name, now, 1
+	p.rec.Recipe, p.rec.Allowed = proto.Digest(p.encoded), max(p.recipe.Attempts, 1)
+	p.rec.setSteps(steps)
+	p.plan, err = r.sign(p.rec, p.recipe, p.spec, steps)
+	return err
 }
 
 // sign makes the plan of an install and gives its SignedPlan's JSON.

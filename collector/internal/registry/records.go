@@ -82,6 +82,8 @@ type installRecord struct {
 	Attempt    int                  `json:"attempt,omitempty"`
 	Allowed    int                  `json:"allowed"`               // attempts that may begin
 	Looped     bool                 `json:"looped,omitempty"`      // and the node asked for one more
+	Look       int                  `json:"look,omitempty"`        // the attempt that only looks at the disk, if there was one
+	Again      int                  `json:"again,omitempty"`       // fetches of the current attempt's script by a boot loader that could not load its files
 	Progressed bool                 `json:"progressed,omitempty"`  // the current attempt fetched its kernel or said hello
 	Sent       []string             `json:"sent,omitempty"`        // stages of the boot server that the current attempt has had
 	Bound      map[int]string       `json:"bound,omitempty"`       // attempt → the boot id that has its claim

@@ -71,6 +71,8 @@ type Registry struct {
 	strangers   strangers
 	usual       usual
 
+	unknownTrouble atomic.Pointer[string] // see UnknownTrouble
+
 	unused                            atomic.Bool   // there may be files that no install names
 	expired, refusedEvents, forgotten atomic.Uint64 // since the start
 }

@@ -14,9 +14,12 @@ import (
 // makes an installer go on by itself: no answer file, no claim, and a word that makes the agent run no step. It is part of
 // no install and changes none.
 
-// unattended are the beginnings of kernel arguments that start an unattended install, of Anaconda, YaST, debian-installer
-// and subiquity, wherever their file comes from.
-var unattended = []string{"inst.ks", "ks=", "autoyast", "autoupgrade", "preseed", "url=", "file=", "auto=", "auto-install", "autoinstall", "ds=", "cloud-config-url="}
+// unattended are the beginnings of kernel arguments that start an unattended install, of Anaconda, YaST, debian-installer,
+// subiquity and FAI, wherever their file comes from.
+var unattended = []string{"inst.ks", "ks=", "autoyast", "autoupgrade", "preseed", "url=", "file=", "auto=", "auto-install", "autoinstall", "ds=", "cloud-config-url=", "FAI_ACTION="}
+
+// liveMedium is casper's url=: the medium itself, and not debian-installer's preseed file. casper takes it only with this end.
+func liveMedium(w string) bool { return strings.HasPrefix(w, "url=") && strings.HasSuffix(w, ".iso") }
 
 // rescue completes the decision for a node whose boot action is rescue; in is its newest install, nil if there is none.
 func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request) (boot.Decision, error) {
@@ -24,9 +27,7 @@ func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request)
 	if err != nil {
 		return d, err
 	}
-	bare := *recipe
-	bare.Answer = nil
-	args, err := r.kernelArgs(&bare, n.Spec, "", 0, q, "", q.MAC)
+	args, err := r.kernelArgs(recipe.bare(), n.Spec, "", 0, q, "", q.MAC)
 	if err != nil {
 		return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes", "%v", err)
 	}
@@ -35,10 +36,17 @@ func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request)
 	return d, nil
 }
 
+// bare is a recipe without an answer file.
+func (rc *Recipe) bare() *Recipe {
+	b := *rc
+	b.Answer = nil
+	return &b
+}
+
 // attended leaves out the arguments that install by themselves, and those whose value was the answer file's URL alone.
 func attended(args string) string {
 	return strings.Join(slices.DeleteFunc(strings.Fields(args), func(w string) bool {
-		return strings.HasSuffix(w, "=") || slices.ContainsFunc(unattended, func(begin string) bool { return strings.HasPrefix(w, begin) })
+		return strings.HasSuffix(w, "=") || !liveMedium(w) && slices.ContainsFunc(unattended, func(begin string) bool { return strings.HasPrefix(w, begin) })
 	}), " ")
 }
 

@@ -15,7 +15,7 @@ import (
 func TestRescue(t *testing.T) {
 	s := registrytest.New(t)
 	p := registrytest.Prepared("compute")
-	p.Recipe.Args = "console=ttyS0 inst.ks={{ .Answer }} inst.repo={{ .Images }}/el9 autoinstall ds=nocloud;s={{ .Answer }} preseed/url=http://site/p auto=true title={{ .Install }}"
+	p.Recipe.Args = "console=ttyS0 inst.ks={{ .Answer }} inst.repo={{ .Images }}/el9 autoinstall ds=nocloud;s={{ .Answer }} preseed/url=http://site/p url=http://site/p.cfg auto=true FAI_ACTION=install title={{ .Install }}"
 	p.Recipe.Answer = &answer.Recipe{Name: "kickstart-el9.tmpl"}
 	s.Profiles.Put("compute", p)
 	mac := s.Add("n1", 1)
@@ -61,6 +61,21 @@ func TestRescue(t *testing.T) {
 		if got := code(s.SetBootAction(ctx, []string{"n1", name}, proto.BootRescue, "op", "")); got != proto.CodeBadProfile {
 			t.Errorf("rescue of %s, which has no kernel = %q, want bad-profile", name, got)
 		}
+	}
+}
+
+// TestRescueKeepsTheMedium: casper's url= is what it boots, and no answer file.
+func TestRescueKeepsTheMedium(t *testing.T) {
+	s := registrytest.New(t)
+	p := registrytest.Prepared("compute")
+	p.Recipe.Args = "ip=dhcp url={{ .Images }}/ubuntu/server.iso autoinstall ds=nocloud-net;s={{ .Answer }} cloud-config-url=/dev/null"
+	s.Profiles.Put("compute", p)
+	mac := s.Add("n1", 1)
+	if got := code(s.SetBootAction(ctx, []string{"n1"}, proto.BootRescue, "op", "")); got != "" {
+		t.Fatal(got)
+	}
+	if d := s.Script(mac); d.Args != "ip=dhcp url=http://10.0.0.1:8480/images/ubuntu/server.iso" {
+		t.Errorf("args = %q", d.Args)
 	}
 }
 

@@ -101,9 +101,35 @@ func TestUnknownGetsProfile(t *testing.T) {
 	if d := asks(t, s, mac, "S9", ""); d.Action != proto.BootInstall {
 		t.Errorf("after an order the decision is %+v", d)
 	}
-	s = siteFor(t, "nothing", 0)
-	if _, err := s.Boot(ctx, boot.Request{MAC: mac, Method: "GET", Host: "h"}); code(err) != proto.CodeUnknownProfile {
-		t.Errorf("with a profile that is not there: %v", err)
+}
+
+// TestUnknownBroken: a mistake in the site's settings for strangers keeps none of them from its disk, and is said.
+func TestUnknownBroken(t *testing.T) {
+	mac := registrytest.MAC(9)
+	holds := func(s *registrytest.Site, trouble string) {
+		t.Helper()
+		if d := asks(t, s, mac, "", ""); !d.UnknownMAC || d.Action != proto.BootDisk {
+			t.Errorf("decision = %+v, want the disk", d)
+		}
+		if got := s.UnknownTrouble(); !strings.Contains(got, trouble) {
+			t.Errorf("the trouble is %q, want %q", got, trouble)
+		}
+	}
+	s := siteFor(t, "nothing", 0)
+	holds(s, `unknown-nodes: nothing: unknown machines boot from disk: there is no profile "nothing"`)
+	s.Profiles.Put("nothing", registrytest.Prepared("nothing"))
+	if d := asks(t, s, mac, "", ""); d.UnknownMAC || s.UnknownTrouble() != "" {
+		t.Errorf("with the profile: %+v, trouble %q", d, s.UnknownTrouble())
+	}
+
+	s = siteFor(t, "discover", 0)
+	broken := registrytest.Prepared("discover")
+	broken.Recipe.Kernel = ""
+	s.Profiles.Put("discover", broken)
+	holds(s, "there is no kernel for a rescue")
+	s.Profiles.Put("discover", registrytest.Prepared("discover"))
+	if d := asks(t, s, mac, "", ""); d.Action != proto.BootRescue || s.UnknownTrouble() != "" {
+		t.Errorf("with a profile that is right: %+v, trouble %q", d, s.UnknownTrouble())
 	}
 }
 

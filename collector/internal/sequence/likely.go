@@ -81,7 +81,7 @@ var table = []row{
 		"network boot is off, or after the disk, in the firmware's boot order"}},
 	{[]string{"bootloader-sent"}, []string{"bootscript-sent", "kernel-sent"}, "", "bootscript-sent", []string{
 		"the loader is for another architecture (BIOS or UEFI), or Secure Boot refuses it",
-		"its configuration is not where it looks for it: iPXE wants http://FRONTEND:8480/boot/${net0/mac}|" +
+		"its configuration is not where it looks for it: iPXE wants http://FRONTEND:8480/boot/${netX/mac}|" +
 			"its configuration is not where it looks for it on your server: pxelinux.cfg/01-MAC, grub.cfg-01-MAC, or iPXE's script",
 		"iPXE is given itself again: send the script's URL to clients with the user class iPXE",
 		"it has no driver for the network card: try snponly.efi or undionly.kpxe"}},
