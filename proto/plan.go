@@ -120,7 +120,7 @@ func (s *Step) Asks(exit int) bool {
 var exitAsks = []int{ExitStop, ExitPoweroff, ExitReboot, ExitAgain, ExitRebootAgain}
 
 // Reboot says how often a step may ask to be run again or for the machine to restart, and in what time, from its first
-// start on, all of that must be over.
+// start on, all of that must be over. Time counts by the kernels' clocks: what the firmware takes between two boots does not.
 type Reboot struct {
 	Max    int      `json:"max" yaml:"max"`
 	Within Duration `json:"within,omitempty" yaml:"within,omitempty"` // 40m

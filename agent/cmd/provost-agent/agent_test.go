@@ -505,7 +505,7 @@ func TestDetach(t *testing.T) {
 	t.Cleanup(func() {
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.state) {
+			if strings.Contains((host.Host{}).Args(p.PID), m.state) {
 				syscall.Kill(p.PID, syscall.SIGKILL)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"provost/agent/internal/host"
 	"provost/agent/internal/probe"
+	"provost/agent/internal/proc"
 	"provost/proto"
 )
 
@@ -38,7 +39,7 @@ func (a *agent) probe(ctx context.Context) (stop func()) {
 				a.log.Error("watching the installer ended", "panic", p, "stack", string(debug.Stack()))
 			}
 		}()
-		p := prober{a: a, sys: probeSystem{a.host}, watch: probe.New(probe.Generic)}
+		p := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}, watch: probe.New(probe.Generic)}
 		p.run(ctx)
 	}()
 	return func() {
@@ -185,7 +186,13 @@ func waitingFor(f probe.Finding) string {
 }
 
 // probeSystem is this machine as the watch sees it.
-type probeSystem struct{ host.Host }
+type probeSystem struct {
+	host.Host
+	looks chan struct{} // has a token while processes are asked for their arguments
+}
+
+// argsLimit bounds the reading of all processes' arguments, for which the kernel may wait as long as one of them waits for a disk.
+const argsLimit = time.Second
 
 func (s probeSystem) Now() time.Duration { return host.SinceBoot() }
 
@@ -201,7 +208,23 @@ func (s probeSystem) Processes() []probe.Process {
 	}
 	out := make([]probe.Process, len(list))
 	for i, p := range list {
-		out[i] = probe.Process{Name: p.Name, Args: p.Args}
+		out[i].Name = p.Name
+	}
+	select {
+	case s.looks <- struct{}{}:
+	default: // the last look hangs: names have to do
+		return out
+	}
+	args, _ := proc.Within(argsLimit, func() []string {
+		defer func() { <-s.looks }()
+		args := make([]string, len(list))
+		for i, p := range list {
+			args[i] = s.Args(p.PID)
+		}
+		return args
+	})
+	for i, text := range args {
+		out[i].Args = text
 	}
 	return out
 }

@@ -73,7 +73,7 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	root, state := t.TempDir(), t.TempDir()
 	a := node(t, state, root)
-	p := prober{a: a, sys: probeSystem{a.host}}
+	p := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}}
 	p.begin(probe.Generic)
 	p.look()
 	if got := stages(t, a); got != nil {
@@ -90,7 +90,7 @@ func TestProbe(t *testing.T) {
 	p.look()
 	p.end()
 
-	again := prober{a: a, sys: probeSystem{a.host}}
+	again := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}}
 	again.begin(probe.Generic)
 	again.look()
 	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Stage: "packages-started"}); err != nil { // somebody's report

@@ -203,11 +203,14 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []host.Process{
-		{PID: 1, PPID: 0, Session: 1, Start: 17, State: 'S', Name: "init", Args: "/sbin/init --x"},
+		{PID: 1, PPID: 0, Session: 1, Start: 17, State: 'S', Name: "init"},
 		{PID: 42, PPID: 1, Session: 7, Start: 99, State: 'R', Name: "a) b) (c"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Processes (-want +got):\n%s", diff)
+	}
+	if got := h.Args(1); got != "/sbin/init --x" {
+		t.Errorf("Args(1) = %q", got)
 	}
 	real, err := host.Host{}.Processes()
 	if err != nil || !slices.ContainsFunc(real, func(p host.Process) bool { return p.PID == os.Getpid() && p.PPID == os.Getppid() }) {

@@ -224,8 +224,12 @@ func (w *LogWriter) Close() error {
 	return nil
 }
 
-// ReadLog gives at most max bytes of a log from offset on, none at its end. They are on disk.
+// ReadLog gives at most max bytes of a log from offset on, none at its end. They are on disk. It waits for the disk at most diskWait.
 func (j *Journal) ReadLog(name string, offset int64, max int) ([]byte, error) {
+	return attempt(j, nil, func() ([]byte, error) { return j.readLog(name, offset, max) })
+}
+
+func (j *Journal) readLog(name string, offset int64, max int) ([]byte, error) {
 	if err := checkLog(name); err != nil {
 		return nil, err
 	}
@@ -244,11 +248,17 @@ func (j *Journal) ReadLog(name string, offset int64, max int) ([]byte, error) {
 	return b, nil
 }
 
-// Logs lists the logs with their sizes, by name. One that vanishes meanwhile is left out.
+// Logs lists the logs with their sizes, by name. One that vanishes meanwhile is left out. It waits for the disk at most diskWait,
+// and is empty while that does not answer.
 func (j *Journal) Logs() []proto.LogInfo {
+	list, _ := attempt(j, nil, j.listLogs)
+	return list
+}
+
+func (j *Journal) listLogs() ([]proto.LogInfo, error) {
 	entries, err := os.ReadDir(j.opts.LogDir)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []proto.LogInfo
 	for _, e := range entries {
@@ -261,5 +271,5 @@ func (j *Journal) Logs() []proto.LogInfo {
 		}
 		out = append(out, proto.LogInfo{Name: e.Name(), Size: info.Size()})
 	}
-	return out
+	return out, nil
 }

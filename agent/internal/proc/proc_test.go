@@ -67,7 +67,7 @@ func runAlone(args string) {
 	e := ended{Result: proc.Run(context.Background(), s)}
 	e.Took = time.Since(begin)
 	for _, p := range children() {
-		e.Left = append(e.Left, fmt.Sprintf("%d (%s, %c)", p.PID, p.Args, p.State))
+		e.Left = append(e.Left, fmt.Sprintf("%d (%s, %c)", p.PID, argsOf(p.PID), p.State))
 		syscall.Kill(p.PID, syscall.SIGKILL)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(e); err != nil {
@@ -132,11 +132,15 @@ func processes() ([]proc.Process, error) {
 		p.PPID, _ = strconv.Atoi(f[1])
 		p.Session, _ = strconv.Atoi(f[3])
 		p.Start, _ = strconv.ParseUint(f[19], 10, 64)
-		args, _ := os.ReadFile(filepath.Join(d, "cmdline"))
-		p.Args = string(bytes.TrimRight(bytes.ReplaceAll(args, []byte{0}, []byte{' '}), " "))
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// argsOf gives what a process was started with, likewise.
+func argsOf(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(bytes.TrimRight(bytes.ReplaceAll(b, []byte{0}, []byte{' '}), " "))
 }
 
 // cgroups gives a directory of a cgroup v2 hierarchy where groups can be made, or "".
@@ -166,7 +170,7 @@ func spec(name string) proc.Spec {
 		panic(err)
 	}
 	return proc.Spec{Name: name, Path: path, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 20 * time.Second,
-		Grace: 150 * time.Millisecond, Processes: processes}
+		Grace: 150 * time.Millisecond, Processes: processes, ProcessArgs: argsOf}
 }
 
 var stamp = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z `)
@@ -203,6 +207,7 @@ func TestNasty(t *testing.T) {
 			{script: "daemon-keeps-stdout", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"started"}, left: []string{"sleep"}},
 			{script: "double-fork", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"forked"}, left: []string{"sleep"}},
 			{script: "ignores-term", timeout: soon, tail: []string{"deaf"}, want: ended("SIGKILL")},
+			{script: "leaves-cgroup", timeout: soon, tail: []string{"left"}, want: ended("SIGKILL")},
 			{script: "traps-term", timeout: soon, grace: 10 * time.Second, tail: []string{"waiting", "cleaned up"}, want: ended("SIGTERM")},
 			{script: "stops-itself", timeout: soon, grace: 10 * time.Second, tail: []string{"stopping"}, want: ended("SIGTERM")},
 			{script: "fork-tree", timeout: soon, tail: []string{"tree"}, want: ended("SIGKILL")},
@@ -283,7 +288,7 @@ func TestRunnerKeepsNothingBad(t *testing.T) {
 func noneLeft(t *testing.T) {
 	t.Helper()
 	for _, p := range children() {
-		t.Errorf("process %d (%s, %c) is left", p.PID, p.Args, p.State)
+		t.Errorf("process %d (%s, %c) is left", p.PID, argsOf(p.PID), p.State)
 		syscall.Kill(p.PID, syscall.SIGKILL)
 	}
 }
@@ -657,10 +662,10 @@ func TestEndLeftover(t *testing.T) {
 			break
 		}
 	}
-	if left := proc.EndLeftover("", pid, start+1, processes); left != nil {
+	if left := proc.EndLeftover("", pid, start+1, processes, argsOf, nil); left != nil {
 		t.Fatalf("EndLeftover of another process's number killed %v", left)
 	}
-	if left := proc.EndLeftover("", pid, start, processes); len(left) < 13 {
+	if left := proc.EndLeftover("", pid, start, processes, argsOf, nil); len(left) < 13 {
 		t.Errorf("EndLeftover killed %d processes, want 13: %v", len(left), left)
 	}
 	if got := <-done; got.Outcome != proto.OutcomeSignal {

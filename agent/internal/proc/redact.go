@@ -55,6 +55,12 @@ func (r *Redactor) String(text string) string {
 	return string(append(f.write([]byte(text)), f.end()...))
 }
 
+// start is String for the start of a text: what may be the start of a secret at its end is left out.
+func (r *Redactor) start(text string) string {
+	f := filter{r: r}
+	return string(f.write([]byte(text)))
+}
+
 // filter is a Redactor on a stream: a secret may come in any number of pieces. It keeps back what may be the beginning of
 // one, and nothing else.
 type filter struct {

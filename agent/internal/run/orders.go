@@ -21,7 +21,8 @@ import (
 // maxOrder is the length of an order's file at most: a plan of 1000 steps in base 64 is some 600 KiB.
 const maxOrder = proto.MaxBody
 
-// WriteOrder puts an order where a run finds it. The same id twice is the same order.
+// WriteOrder puts an order where a run finds it. The same id twice is the same order. On a full disk it goes where space for one
+// order is set aside.
 func WriteOrder(stateDir string, o proto.Order) error {
 	if err := proto.CheckName("order", o.ID); err != nil {
 		return fmt.Errorf("writing order: %w", err)
@@ -37,9 +38,17 @@ func WriteOrder(stateDir string, o proto.Order) error {
 	if err != nil {
 		return fmt.Errorf("writing order: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, o.ID+".json"), b, 0o600); err != nil {
+	path := filepath.Join(dir, o.ID+".json")
+	if err = replaceFile(path, b, 0o600); noSpace(err) {
+		if serr := takeSlot(path, b); serr != nil {
+			return fmt.Errorf("writing order: %w; %w", err, serr)
+		}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("writing order: %w", err)
 	}
+	keepSlot(dir)
 	return nil
 }
 

@@ -56,7 +56,7 @@ func agent(state string) int {
 		return 70
 	}
 	defer jn.Close()
-	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: j.Boot, Attempt: 2, Processes: processes, Crash: crash,
+	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: j.Boot, Attempt: 2, Processes: processes, ProcessArgs: argsOf, Crash: crash,
 		Lib: filepath.Join(state, "lib"), Script: func(d string) (string, error) { return filepath.Join(state, "files", d), nil }}, j.Opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -91,11 +91,15 @@ func processes() ([]proc.Process, error) {
 		p.PPID, _ = strconv.Atoi(f[1])
 		p.Session, _ = strconv.Atoi(f[3])
 		p.Start, _ = strconv.ParseUint(f[19], 10, 64)
-		args, _ := os.ReadFile(filepath.Join(d, "cmdline"))
-		p.Args = string(bytes.TrimRight(bytes.ReplaceAll(args, []byte{0}, []byte{' '}), " "))
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// argsOf gives what a process was started with, likewise.
+func argsOf(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(bytes.TrimRight(bytes.ReplaceAll(b, []byte{0}, []byte{' '}), " "))
 }
 
 // realBench has steps that are real scripts, run by a real agent process.

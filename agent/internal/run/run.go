@@ -65,11 +65,13 @@ type Deps struct {
 	Boot      string // kernel boot id
 	Consoles  Consoles
 	Processes proc.Processes
-	Cgroup    string
-	Log       *slog.Logger
-	Exec      func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
-	rest      func()                                       // no step is run for a long time
-	Crash     func(point string)                           // called where a crash would hurt the most; nil outside of tests
+	// ProcessArgs is proc.Spec's.
+	ProcessArgs func(pid int) string
+	Cgroup      string
+	Log         *slog.Logger
+	Exec        func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	rest        func()                                       // no step is run for a long time
+	Crash       func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
 // Options say which steps to run, and what to do when one fails.
@@ -103,9 +105,11 @@ type runner struct {
 	history  *history
 	state    *stateFile
 	result   Result
-	hold     *proto.Order // an order to hold before the next step
-	ignored  bool         // the wait file was overruled
-	toldProc bool         // that the target has no /proc
+	hold     *proto.Order  // an order to hold before the next step
+	ignored  bool          // the wait file was overruled
+	toldProc bool          // that the target has no /proc
+	copied   bool          // the target has this agent's program
+	disk     chan struct{} // has a token while onDisk's function is at it
 }
 
 // Run carries out the steps of a phase. Its error says that it did not even begin, and nothing was recorded; a step that
@@ -129,7 +133,7 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if o.WaitFile == "" {
 		o.WaitFile = "/tmp/wait"
 	}
-	r := &runner{d: d, o: o}
+	r := &runner{d: d, o: o, disk: make(chan struct{}, 1)}
 	r.setPlan(d.Plan)
 	if err := r.check(); err != nil {
 		return Result{}, err
@@ -143,6 +147,9 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("reading what ran before: %w", err)
 	}
 	r.endLeftover()
+	if orders := filepath.Join(d.StateDir, "orders"); os.MkdirAll(orders, 0o700) == nil {
+		keepSlot(orders)
+	}
 	r.state = newStateFile(d.StateDir, o.Phase, d.Boot)
 	defer r.state.done()
 	if o.Root != "" {
@@ -236,7 +243,7 @@ func (r *runner) endLeftover() {
 	if err != nil || was.Done || was.StepPID == 0 || was.Boot != r.d.Boot {
 		return
 	}
-	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes); len(left) > 0 {
+	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes, r.d.ProcessArgs, r.secrets); len(left) > 0 {
 		r.note(was.Step, fmt.Sprintf("step %s still ran though its agent had died; it was ended: %v", was.Step, left), true)
 	}
 }
