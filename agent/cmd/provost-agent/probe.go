@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"provost/agent/internal/host"
@@ -59,6 +61,9 @@ type prober struct {
 	log     io.Closer
 	pending []proto.Event // found, but the journal has not taken them yet
 	marks   []byte        // what the state file says
+	hidden  bool          // secrets are, those of the next two
+	planned time.Time     // when the plan was written
+	token   string
 }
 
 func (p *prober) run(ctx context.Context) {
@@ -101,7 +106,31 @@ func (p *prober) begin(family string) {
 		return
 	}
 	p.log = w
-	p.watch.Ship(w, size, p.a.settings.Claim, p.a.joinKey, p.a.dir.Token())
+	p.watch.Ship(w, size)
+	p.hidden = false
+	p.hide()
+}
+
+// hide keeps secrets out of the installer's logs: those that are proofs, and those of the plan as soon as it is there.
+func (p *prober) hide() {
+	var planned time.Time
+	for _, name := range []string{"plan.json", localPlan} {
+		if info, err := os.Stat(p.a.dir.Path(name)); err == nil && info.ModTime().After(planned) {
+			planned = info.ModTime()
+		}
+	}
+	token := p.a.dir.Token()
+	if p.hidden && planned.Equal(p.planned) && p.token == token {
+		return
+	}
+	p.hidden, p.planned, p.token = true, planned, token
+	secrets := []string{p.a.settings.Claim, p.a.joinKey, p.token}
+	if plan, err := p.a.ready(); err == nil {
+		for _, s := range plan.Steps {
+			secrets = slices.AppendSeq(secrets, maps.Values(s.SecretEnv))
+		}
+	}
+	p.watch.Hide(proc.NewRedactor(secrets).String)
 }
 
 func (p *prober) end() {
@@ -144,6 +173,7 @@ func (p *prober) look() {
 			p.begin(family)
 		}
 	}
+	p.hide()
 	for _, f := range p.watch.Observe(p.sys) {
 		p.pending = append(p.pending, f.Event(p.a.logName(probe.LogBase)))
 		if f.Waiting {

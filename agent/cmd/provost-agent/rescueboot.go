@@ -28,7 +28,7 @@ func (a *agent) stayForRescue(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end.C:
-			return host.PowerOff()
+			return host.PowerOff(ctx)
 		}
 	}
 }

@@ -48,14 +48,14 @@ func (a *agent) backToDisk(ctx context.Context, p planIs, device string) error {
 	if _, err := a.journal.Append(proto.Event{Kind: proto.KindNote, Message: why, Warning: true}); err != nil {
 		a.say(err.Error())
 	}
-	seq, err := a.sealed()
-	if err != nil {
-		a.say(err.Error())
-	}
 	wait := proto.DefaultSealWait
 	if d := p.SealWait.D(); d > 0 {
 		wait = d
 	}
-	a.awaitSeal(ctx, seq, wait)
-	return errors.Join(errSealed, host.Reboot())
+	if seq, err := a.sealed(ctx, wait); err != nil {
+		a.say(err.Error())
+	} else {
+		a.awaitSeal(ctx, seq, wait)
+	}
+	return errors.Join(errSealed, host.Reboot(ctx))
 }

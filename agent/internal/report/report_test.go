@@ -146,7 +146,7 @@ func (b *bench) flush() {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	if err := report.Flush(ctx, b.dir, b.j, nil); err != nil {
+	if err := report.Flush(ctx, b.dir, b.j, nil, true); err != nil {
 		b.Fatalf("Flush = %v; it was said:\n%s", err, strings.Join(b.lines(), "\n"))
 	}
 }

@@ -66,11 +66,14 @@ func readHistory(j *journal.Journal, install, boot string, progress []proto.Even
 func (h *history) apply(e proto.Event) {
 	k := key(e.Phase, e.Step)
 	if p, ok := h.steps[k]; ok && !p.first.IsZero() {
-		since := e.OffsetMS
-		if e.Boot == p.at.Boot {
-			since = max(0, e.OffsetMS-p.at.OffsetMS)
+		since := time.Duration(e.OffsetMS-p.at.OffsetMS) * time.Millisecond
+		if e.Boot != p.at.Boot { // the wall clock says less only where it was set back
+			since = time.Duration(e.OffsetMS) * time.Millisecond
+			if wall := e.Time.Sub(p.at.Time); wall > 0 {
+				since = min(since, wall)
+			}
 		}
-		p.took += time.Duration(since) * time.Millisecond
+		p.took += max(0, since)
 		p.at = e
 		h.steps[k] = p
 	}

@@ -180,7 +180,7 @@ func (l *laid) close() {
 	})
 }
 
-// openDir makes and opens the agent's directory. In the target no symbolic link leads out of it.
+// openDir makes and opens the agent's directory. In the target no symbolic link leads out of that.
 func openDir(root, dir string) (*os.Root, error) {
 	if root == "" {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -188,16 +188,12 @@ func openDir(root, dir string) (*os.Root, error) {
 		}
 		return os.OpenRoot(dir)
 	}
-	top, err := os.OpenRoot(root)
+	in, err := journal.OpenBelow(root, strings.TrimPrefix(targetDir, "/"), true)
 	if err != nil {
 		return nil, err
 	}
-	defer top.Close()
-	rel := strings.TrimPrefix(targetDir, "/")
-	if err := top.MkdirAll(rel, 0o700); err != nil {
-		return nil, err
-	}
-	return top.OpenRoot(rel)
+	defer in.Close()
+	return os.OpenRoot(journal.Through(in))
 }
 
 // copyIn writes a fresh copy of the file from into dir. The old one goes away first: a step may have linked it elsewhere.

@@ -135,7 +135,7 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	}
 	r := &runner{d: d, o: o, disk: make(chan struct{}, 1)}
 	r.setPlan(d.Plan)
-	if err := r.check(); err != nil {
+	if err := Check(d.Plan, d.StateDir, o); err != nil {
 		return Result{}, err
 	}
 	unlock, err := lockRun(d.StateDir)
@@ -169,32 +169,53 @@ type silent struct{}
 
 func (silent) Say(string) {}
 
-// check refuses options that make no sense.
-func (r *runner) check() error {
-	if _, err := proto.ParsePhase(string(r.o.Phase)); err != nil {
+// Check refuses options that make no sense, or not with this plan.
+func Check(p *proto.Plan, stateDir string, o Options) error {
+	if _, err := proto.ParsePhase(string(o.Phase)); err != nil {
 		return err
 	}
-	if r.o.OnFailure != "" {
-		if _, err := proto.ParseOnFailure(string(r.o.OnFailure)); err != nil {
+	if o.OnFailure != "" {
+		if _, err := proto.ParseOnFailure(string(o.OnFailure)); err != nil {
 			return err
 		}
 	}
+	switch diskless := o.Phase == proto.PhaseBoot; { // a plan of an older collector does not say what node it is for
+	case p.Kind == proto.PlanDisk && diskless:
+		return fmt.Errorf("phase boot is that of nodes without a disk, and the plan, of profile %s, is for one that installs a disk: run pre, post or firstboot", p.Profile)
+	case p.Kind == proto.PlanDiskless && !diskless:
+		return fmt.Errorf("phase %s is one of nodes that install a disk, and the plan, of profile %s, is for a node without one: run phase boot", o.Phase, p.Profile)
+	}
 	has := func(name string) bool {
-		return slices.ContainsFunc(r.plan.Steps, func(s proto.Step) bool { return s.Name == name && s.Phase == r.o.Phase })
+		return slices.ContainsFunc(p.Steps, func(s proto.Step) bool { return s.Name == name && s.Phase == o.Phase })
 	}
-	if r.o.Step != "" && !has(r.o.Step) {
-		return fmt.Errorf("phase %s has no step %q: see the plan in %s", r.o.Phase, r.o.Step, filepath.Join(r.d.StateDir, "plan.json"))
+	if o.Step != "" && !has(o.Step) {
+		return fmt.Errorf("phase %s has no step %q: see the plan in %s", o.Phase, o.Step, filepath.Join(stateDir, "plan.json"))
 	}
-	if r.o.Force != "" && r.o.Force != "all" && !has(r.o.Force) {
-		return fmt.Errorf("phase %s has no step %q to force", r.o.Phase, r.o.Force)
+	if o.Force != "" && o.Force != "all" && !has(o.Force) {
+		return fmt.Errorf("phase %s has no step %q to force", o.Phase, o.Force)
 	}
-	if r.o.Root != "" {
-		if filepath.Clean(r.o.Root) == "/" || !filepath.IsAbs(r.o.Root) {
-			return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", r.o.Root)
+	if o.Root == "" {
+		return nil
+	}
+	return CheckRoot(o.Root)
+}
+
+// CheckRoot says why a target cannot be mounted at root.
+func CheckRoot(root string) error {
+	if filepath.Clean(root) == "/" || !filepath.IsAbs(root) {
+		return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", root)
+	}
+	wrong, ok := proc.Within(diskWait, func() string {
+		if info, err := os.Stat(root); err != nil || !info.IsDir() {
+			return "is no directory: is the target mounted there?"
 		}
-		if info, err := os.Stat(r.o.Root); err != nil || !info.IsDir() {
-			return fmt.Errorf("root %s is no directory: is the target mounted there?", r.o.Root)
-		}
+		return ""
+	})
+	if !ok {
+		wrong = "does not answer: see the kernel's log, dmesg"
+	}
+	if wrong != "" {
+		return fmt.Errorf("root %s %s", root, wrong)
 	}
 	return nil
 }
@@ -328,6 +349,9 @@ func (r *runner) pass(ctx context.Context) *proto.Event {
 		end = *cause
 		end.Kind, end.Seq, end.Time, end.OffsetMS, end.Boot, end.Stage = proto.KindRunEnd, 0, time.Time{}, 0, "", ""
 		end.DurationMS = 0
+		if cause.Cause != proto.CauseAbort && r.result.Action == ActNone && r.onFailure() == proto.OnFailureDisk {
+			end.Then = proto.BootDisk // the collector lets it
+		}
 	}
 	r.append(end)
 	return cause
