@@ -181,7 +181,7 @@ func TestRescuePortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "provost-agent", "rescue", "--state", m.state, "--authorized-keys", m.path("keys"), "--listen", l.Addr().String())
 	var stderr bytes.Buffer

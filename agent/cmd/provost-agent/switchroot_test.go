@@ -77,8 +77,8 @@ exec chroot . /run/provost/bin/provost-agent report partitioned --state /run/pro
 	if started != 1 {
 		t.Errorf("the agent noted %d starts in one boot, want 1", started)
 	}
-	// 20 s: it looks each second
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	// 2 minutes: it looks each second
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var roots []string
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {

@@ -184,7 +184,7 @@ func TestStuckConsole(t *testing.T) {
 	c := h.Consoles()
 	began := time.Now()
 	c.Say(strings.Repeat("x", 1<<20)) // a pipe takes 64 KiB
-	if d := time.Since(began); d > 5*time.Second {
+	if d := time.Since(began); d > 30*time.Second {
 		t.Errorf("Say took %s at a console that is stuck, want at most 3 s", d)
 	}
 }
@@ -279,7 +279,7 @@ func TestDetach(t *testing.T) {
 	defer syscall.Kill(pid, syscall.SIGKILL)
 	want := "in /\nend\n"
 	var got []byte
-	for range 500 { // 5 s
+	for range 6000 { // 60 s
 		if got, _ = os.ReadFile(out); string(got) == want {
 			break
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -147,6 +148,18 @@ func prepareJournal(state, id string) error {
 	if was, err := identity(segs); err != nil || was != id && len(segs) > 0 {
 		if err := os.Rename(dir, filepath.Join(state, fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
 			return err
+		}
+	}
+	// Past journals are those of a system that was here before: the one that is installed now must not deliver them as its own.
+	past, err := filepath.Glob(filepath.Join(state, "journal.*"))
+	if err != nil {
+		return err
+	}
+	for _, p := range past {
+		if was := strings.TrimPrefix(filepath.Base(p), "journal."); proto.ValidJournal(was) {
+			if err := os.Rename(p, filepath.Join(state, fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
+				return err
+			}
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -68,7 +68,7 @@ type Watch struct {
 	grew    map[string]time.Duration // when a log last grew
 	talk    []string                 // the last lines of the installer's conversation with its screen, if a log has it
 	talked  time.Duration            // when the last of them came
-	hide    func(string) string // takes secrets out of a text
+	hide    func(string) string      // takes secrets out of a text
 	ship    shipper
 }
 

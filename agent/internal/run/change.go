@@ -43,7 +43,7 @@ func (r *runner) stateRoot() (*os.Root, error) {
 // successes reads changesFile. One that is not there, or cannot be read, lets every step run.
 func (r *runner) successes() map[string]success {
 	all := map[string]success{}
-	b, err := onDisk(r, diskWait, func() ([]byte, error) {
+	b, err := onDisk(r, r.d.diskWait, func() ([]byte, error) {
 		dir, err := r.stateRoot()
 		if err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (r *runner) succeeded(s proto.Step, digest string) error {
 	if err != nil {
 		return err
 	}
-	_, err = onDisk(r, diskWait, func() (struct{}, error) { return struct{}{}, r.keepSuccesses(b) })
+	_, err = onDisk(r, r.d.diskWait, func() (struct{}, error) { return struct{}{}, r.keepSuccesses(b) })
 	return err
 }
 

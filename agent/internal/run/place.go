@@ -66,7 +66,7 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	script := "bin/steps/" + s.Script // bin is never noexec
 	status := "run/.status-" + s.Name
 	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, inside: inside, lookForProc: chroot && !r.toldProc, compare: !r.copied}
-	got, err := onDisk(r, diskWait, func() (laid, error) {
+	got, err := onDisk(r, r.d.diskWait, func() (laid, error) {
 		got, err := l.lay(outside, from, script, status)
 		if err != nil {
 			return got, err

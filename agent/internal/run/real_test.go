@@ -107,7 +107,7 @@ func realBench(t *testing.T, phase proto.Phase, scripts ...string) *bench {
 	b := newBench(t)
 	b.opts.Phase = phase
 	for i, text := range scripts {
-		timeout := proto.Duration(20 * time.Second)
+		timeout := proto.Duration(5 * time.Minute)
 		no := false
 		b.plan.Steps = append(b.plan.Steps, b.script(proto.Step{Name: fmt.Sprintf("s%d", i+1), Script: fmt.Sprintf("%d0-script", i+1), Phase: phase,
 			Timeout: &timeout, Chroot: &no, Env: map[string]string{"NTP": "10.0.0.1", "LANG": "de_DE"}}, text))
@@ -286,7 +286,7 @@ func TestLeftover(t *testing.T) {
 		t.Fatal(err)
 	}
 	pidFile := filepath.Join(b.state, "run", "pid")
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if st, err := run.ReadState(b.state); err == nil && st.StepStart != 0 {
 			if text, err := os.ReadFile(pidFile); err == nil && len(text) > 0 {
 				break

@@ -70,6 +70,7 @@ type Deps struct {
 	Cgroup      string
 	Log         *slog.Logger
 	Exec        func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	diskWait    time.Duration                                // of the files of steps; the constant if 0
 	rest        func()                                       // no step is run for a long time
 	Crash       func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
@@ -120,6 +121,9 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 		steps := proc.NewRunner()
 		defer steps.Close()
 		d.Exec, d.rest = steps.Run, steps.Close
+	}
+	if d.diskWait == 0 {
+		d.diskWait = diskWait
 	}
 	if d.rest == nil {
 		d.rest = func() {}

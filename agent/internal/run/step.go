@@ -187,10 +187,10 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	res := r.d.Exec(ctx, spec)
 	r.point("step-ran")
 	cancel(nil)
-	if _, ok := proc.Within(diskWait, func() bool { <-watched; status.finish(); return true }); !ok {
+	if _, ok := proc.Within(r.d.diskWait, func() bool { <-watched; status.finish(); return true }); !ok {
 		status.leave()
 		status = &statusFile{}
-		r.note(s.Name, fmt.Sprintf("what step %s said of itself at its end is not known: the disk of its PROVOST_STATUS does not answer within %s", s.Name, diskWait), true)
+		r.note(s.Name, fmt.Sprintf("what step %s said of itself at its end is not known: the disk of its PROVOST_STATUS does not answer within %s", s.Name, r.d.diskWait), true)
 	}
 
 	e.Outcome, e.Exit, e.Signal, e.DurationMS = res.Outcome, res.Exit, res.Signal, res.Duration.Milliseconds()
