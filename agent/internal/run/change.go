@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,11 +32,8 @@ type success struct {
 
 // stateRoot is the directory that lasts as long as what the step does: the target's, or this machine's.
 func (r *runner) stateRoot() (*os.Root, error) {
-	outside := r.d.StateDir
-	if r.o.Root != "" {
-		outside = filepath.Join(r.o.Root, targetDir)
-	}
-	return openDir(r.o.Root, outside)
+	dir, _, err := openDir(r.o.Root, r.d.StateDir)
+	return dir, err
 }
 
 // successes reads changesFile. One that is not there, or cannot be read, lets every step run.

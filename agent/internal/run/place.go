@@ -37,6 +37,7 @@ type place struct {
 
 // laid is what a step finds on disk, and what is to be said of that.
 type laid struct {
+	where      string // the agent's directory as the agent sees it
 	lib, agent string // their paths as the step sees them
 	log        *journal.LogWriter
 	file       *os.File // instead, of a step that leaves something running
@@ -54,20 +55,11 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	if err != nil {
 		return place{}, laid{}, fmt.Errorf("script %s: %w", s.Script, err)
 	}
-	// outside is the agent's directory as the agent sees it, inside as the step sees it.
-	outside, inside, root := r.d.StateDir, r.d.StateDir, ""
-	if r.o.Root != "" {
-		outside = filepath.Join(r.o.Root, targetDir)
-		inside = outside
-	}
-	if chroot {
-		root, inside = r.o.Root, targetDir
-	}
 	script := "bin/steps/" + s.Script // bin is never noexec
 	status := "run/.status-" + s.Name
-	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, inside: inside, lookForProc: chroot && !r.toldProc, compare: !r.copied}
+	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, lookForProc: chroot && !r.toldProc, compare: !r.copied}
 	got, err := onDisk(r, r.d.diskWait, func() (laid, error) {
-		got, err := l.lay(outside, from, script, status)
+		got, err := l.lay(from, script, status)
 		if err != nil {
 			return got, err
 		}
@@ -80,9 +72,10 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 		return place{}, got, err
 	}
 	r.toldProc, r.copied = r.toldProc || chroot, r.copied || chroot
-	seen := ""
-	if !chroot {
-		seen = r.o.Root
+	// inside is the agent's directory as the step sees it, seen the target.
+	inside, seen, root := got.where, r.o.Root, ""
+	if chroot {
+		inside, seen, root = targetDir, "", r.o.Root
 	}
 	env := environment(s, map[string]string{
 		"NODE": r.plan.Node, "INSTALL": r.plan.Install, "ATTEMPT": strconv.Itoa(max(1, r.d.Attempt)), "PHASE": string(r.o.Phase), "STEP": s.Name,
@@ -92,7 +85,7 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	return place{
 		spec: proc.Spec{Name: s.Name, Path: path.Join(inside, script), Env: env, Root: root, Digest: s.Digest, Timeout: s.Timeout.D(),
 			Grace: s.Grace.D(), Secrets: r.secrets, SuccessCodes: s.SuccessCodes, Processes: r.d.Processes, ProcessArgs: r.d.ProcessArgs, Cgroup: r.d.Cgroup},
-		status: filepath.Join(outside, status),
+		status: filepath.Join(got.where, status),
 	}, got, nil
 }
 
@@ -102,7 +95,6 @@ type layer struct {
 	o           Options
 	install     string
 	chroot      bool
-	inside      string // the agent's directory as the step sees it
 	lookForProc bool
 	compare     bool // whether the target's program is this one is not known
 	notes       []string
@@ -112,15 +104,16 @@ func (l *layer) note(format string, args ...any) {
 	l.notes = append(l.notes, fmt.Sprintf(format, args...))
 }
 
-// lay copies script, tools and private directory to the directory outside, and makes the status file.
-func (l *layer) lay(outside, from, script, status string) (got laid, err error) {
+// lay copies script, tools and private directory to the agent's directory, and makes the status file.
+func (l *layer) lay(from, script, status string) (got laid, err error) {
 	defer func() { got.notes = l.notes }()
 	got.lib, got.agent = l.d.Lib, l.d.Agent
-	dir, err := openDir(l.o.Root, outside)
+	dir, where, err := openDir(l.o.Root, l.d.StateDir)
 	if err != nil {
-		return got, fmt.Errorf("making %s: %w", outside, err)
+		return got, fmt.Errorf("making the agent's directory: %w", err)
 	}
 	defer dir.Close()
+	got.where = where
 	err = copyIn(dir, from, script, 0o755)
 	if errors.Is(err, unix.ENOSPC) { // the copies of steps that are over make room
 		err = errors.Join(dir.RemoveAll("bin/steps"), copyIn(dir, from, script, 0o755))
@@ -180,20 +173,26 @@ func (l *laid) close() {
 	})
 }
 
-// openDir makes and opens the agent's directory. In the target no symbolic link leads out of that.
-func openDir(root, dir string) (*os.Root, error) {
+// openDir makes and opens the agent's directory: state, or with a root the one in the target, of which a link means what it will
+// mean there. It gives its path, in which no link is left then.
+func openDir(root, state string) (dir *os.Root, path string, err error) {
 	if root == "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			return nil, "", err
 		}
-		return os.OpenRoot(dir)
+		dir, err = os.OpenRoot(state)
+		return dir, state, err
 	}
 	in, err := journal.OpenBelow(root, strings.TrimPrefix(targetDir, "/"), true)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer in.Close()
-	return os.OpenRoot(journal.Through(in))
+	if path, err = os.Readlink(journal.Through(in)); err != nil {
+		return nil, "", err
+	}
+	dir, err = os.OpenRoot(journal.Through(in))
+	return dir, path, err
 }
 
 // copyIn writes a fresh copy of the file from into dir. The old one goes away first: a step may have linked it elsewhere.
@@ -239,7 +238,7 @@ func (l *layer) copyTools(dir *os.Root) (lib, agent string, err error) {
 				return "", "", err
 			}
 		}
-		lib = path.Join(l.inside, "lib")
+		lib = path.Join(targetDir, "lib")
 	}
 	if l.d.Agent != "" {
 		if same, err := l.sameAgent(dir); err != nil {
@@ -249,7 +248,7 @@ func (l *layer) copyTools(dir *os.Root) (lib, agent string, err error) {
 				return "", "", err
 			}
 		}
-		agent = path.Join(l.inside, "bin/provost-agent")
+		agent = path.Join(targetDir, "bin/provost-agent")
 	}
 	return lib, agent, nil
 }
