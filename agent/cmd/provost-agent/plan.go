@@ -177,25 +177,27 @@ const targetWait = 2 * time.Minute
 // scripts. The journal mirrors itself. Files that are the same already are left alone. A link in the target means what it will
 // mean there.
 func (a *agent) mirrorState(root, install string) error {
-	err, ok := proc.Within(targetWait, func() error {
-		dir, err := journal.OpenBelow(root, strings.TrimPrefix(stateInstalled, "/"), true)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		is, err := dir.Stat()
-		if err != nil {
-			return err
-		}
-		if was, err := os.Stat(string(a.dir)); err != nil || os.SameFile(was, is) {
-			return err
-		}
-		return journal.Named(a.copyState(report.Dir(journal.Through(dir)), install), dir)
-	})
-	if !ok {
+	var err error
+	if !proc.Within(targetWait, func() { err = a.copyInto(root, install) }) {
 		return fmt.Errorf("copying state to the target: %s does not answer within %s", root, targetWait)
 	}
 	return err
+}
+
+func (a *agent) copyInto(root, install string) error {
+	dir, err := journal.OpenBelow(root, strings.TrimPrefix(stateInstalled, "/"), true)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	is, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	if was, err := os.Stat(string(a.dir)); err != nil || os.SameFile(was, is) {
+		return err
+	}
+	return journal.Named(a.copyState(report.Dir(journal.Through(dir)), install), dir)
 }
 
 func (a *agent) copyState(target report.Dir, install string) error {

@@ -8,10 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"provost/agent/internal/host"
@@ -127,7 +125,9 @@ func (p *prober) hide() {
 	secrets := []string{p.a.settings.Claim, p.a.joinKey, p.token}
 	if plan, err := p.a.ready(); err == nil {
 		for _, s := range plan.Steps {
-			secrets = slices.AppendSeq(secrets, maps.Values(s.SecretEnv))
+			for _, v := range s.SecretEnv {
+				secrets = append(secrets, v)
+			}
 		}
 	}
 	p.watch.Hide(proc.NewRedactor(secrets).String)
@@ -245,16 +245,14 @@ func (s probeSystem) Processes() []probe.Process {
 	default: // the last look hangs: names have to do
 		return out
 	}
-	args, _ := proc.Within(argsLimit, func() []string {
-		defer func() { <-s.looks }()
-		args := make([]string, len(list))
+	full := make([]probe.Process, len(list))
+	if !proc.Within(argsLimit, func() {
 		for i, p := range list {
-			args[i] = s.Args(p.PID)
+			full[i] = probe.Process{Name: p.Name, Args: s.Args(p.PID)}
 		}
-		return args
-	})
-	for i, text := range args {
-		out[i].Args = text
+		<-s.looks
+	}) {
+		return out
 	}
-	return out
+	return full
 }

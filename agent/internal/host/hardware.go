@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -55,8 +56,9 @@ func (h Host) cards() []card {
 			cards = append(cards, c)
 		}
 	}
-	slices.SortFunc(cards, func(a, b card) int {
-		return cmp.Or(order(a.mac != boot, b.mac != boot), order(a.virtual, b.virtual), order(a.guid != "", b.guid != ""), order(a.down, b.down), cmp.Compare(a.name, b.name))
+	sort.Slice(cards, func(i, j int) bool {
+		a, b := cards[i], cards[j]
+		return cmp.Or(order(a.mac != boot, b.mac != boot), order(a.virtual, b.virtual), order(a.guid != "", b.guid != ""), order(a.down, b.down), cmp.Compare(a.name, b.name)) < 0
 	})
 	if slices.ContainsFunc(cards, func(c card) bool { return !c.virtual }) {
 		cards = slices.DeleteFunc(cards, func(c card) bool { return c.virtual })

@@ -57,10 +57,12 @@ func (j *Journal) append(e proto.Event) (proto.Event, error) {
 		e.Install = j.opts.Install
 	}
 	e = fit(e)
-	w, err := attempt(j, &e, func() (proto.Event, error) {
+	var w proto.Event
+	err := attempt(j, &e, func() (err error) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		return j.commitLocked(&e)
+		w, err = j.commitLocked(&e)
+		return err
 	})
 	if errors.Is(err, ErrHung) {
 		return e, fmt.Errorf("appending to journal: %w", err)
@@ -70,10 +72,11 @@ func (j *Journal) append(e proto.Event) (proto.Event, error) {
 
 // Retry writes what waits in memory, if anything does. Without error nothing waits any more.
 func (j *Journal) Retry() error {
-	_, err := attempt(j, nil, func() (proto.Event, error) {
+	err := attempt(j, nil, func() error {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		return j.commitLocked(nil)
+		_, err := j.commitLocked(nil)
+		return err
 	})
 	if err == nil {
 		j.mirror.push(mirrorWait)

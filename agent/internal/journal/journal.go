@@ -360,26 +360,30 @@ func (j *Journal) Damage() []*CorruptionErr {
 // Last is the number of the last record, 0 if there is none. It waits for the disk at most diskWait; with ErrHung it is the number
 // that was last known. It costs a directory listing when nothing has changed.
 func (j *Journal) Last() (uint64, error) {
-	last, err := attempt(j, nil, func() (uint64, error) {
+	err := attempt(j, nil, func() error {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if err := j.refresh(false); err != nil {
-			return 0, err
+		err := j.refresh(false)
+		if err == nil {
+			j.known.Store(j.tail.cursor.due() - 1)
 		}
-		last := j.tail.cursor.due() - 1
-		j.known.Store(last)
-		return last, nil
+		return err
 	})
-	if errors.Is(err, ErrHung) {
-		last = j.known.Load()
-	}
-	return last, err
+	return j.known.Load(), err
 }
 
 // Read gives records in order from number from on: at most maxEvents and maxBytes, but at least one if there is one.
 // They are on disk. Records of other processes are among them. It waits for the disk at most diskWait.
 func (j *Journal) Read(from uint64, maxEvents, maxBytes int) ([]Record, error) {
-	return attempt(j, nil, func() ([]Record, error) { return readSome(j.path(), j.id, from, maxEvents, maxBytes) })
+	var records []Record
+	err := attempt(j, nil, func() (err error) {
+		records, err = readSome(j.path(), j.id, from, maxEvents, maxBytes)
+		return err
+	})
+	if errors.Is(err, ErrHung) {
+		return nil, err
+	}
+	return records, err
 }
 
 // Events gives all records of all journals of the directory, past ones first.

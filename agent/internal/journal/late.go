@@ -15,41 +15,36 @@ import (
 var waits = fmt.Errorf("%w; the record waits in memory", ErrHung)
 
 // attempt does f, which uses the journal's disk and locks Journal.mu if it needs that, and waits for it at most diskWait. Then, and
-// at once while an earlier f is still at it, it gives ErrHung; the record e, if f is to write one, is not forgotten. What f gives
-// must not be read elsewhere.
-func attempt[T any](j *Journal, e *proto.Event, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
+// at once while an earlier f is still at it, it gives ErrHung, and what f changes must be read by nobody; the record e, if f is to
+// write one, is not forgotten.
+func attempt(j *Journal, e *proto.Event, f func() error) error {
 	if err := j.late.enter(e); err != nil {
-		return result{}.v, err
+		return err
 	}
-	done := make(chan result, 1)
+	done := make(chan error, 1)
 	go func() {
-		v, err := f()
+		err := f()
 		j.drain()
-		done <- result{v, err}
+		done <- err
 	}()
 	limit := time.NewTimer(diskWait)
 	defer limit.Stop()
 	select {
-	case r := <-done:
-		return r.v, r.err
+	case err := <-done:
+		return err
 	case <-limit.C: // the goroutine has the record, and writes it if the disk ever answers
 	}
 	fresh, running := j.late.hang()
 	if !running { // it has just done so
-		r := <-done
-		return r.v, r.err
+		return <-done
 	}
 	if fresh {
 		j.opts.Warn("the disk of " + j.dir + " does not answer: steps go on, records wait in memory")
 	}
 	if e == nil {
-		return result{}.v, ErrHung
+		return ErrHung
 	}
-	return result{}.v, waits
+	return waits
 }
 
 // drain writes the records that came while the disk did not answer.

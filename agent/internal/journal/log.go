@@ -226,7 +226,15 @@ func (w *LogWriter) Close() error {
 
 // ReadLog gives at most max bytes of a log from offset on, none at its end. They are on disk. It waits for the disk at most diskWait.
 func (j *Journal) ReadLog(name string, offset int64, max int) ([]byte, error) {
-	return attempt(j, nil, func() ([]byte, error) { return j.readLog(name, offset, max) })
+	var b []byte
+	err := attempt(j, nil, func() (err error) {
+		b, err = j.readLog(name, offset, max)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (j *Journal) readLog(name string, offset int64, max int) ([]byte, error) {
@@ -251,14 +259,17 @@ func (j *Journal) readLog(name string, offset int64, max int) ([]byte, error) {
 // Logs lists the logs with their sizes, by name. One that vanishes meanwhile is left out. It waits for the disk at most diskWait,
 // and is empty while that does not answer.
 func (j *Journal) Logs() []proto.LogInfo {
-	list, _ := attempt(j, nil, j.listLogs)
+	var list []proto.LogInfo
+	if attempt(j, nil, func() error { list = j.listLogs(); return nil }) != nil {
+		return nil
+	}
 	return list
 }
 
-func (j *Journal) listLogs() ([]proto.LogInfo, error) {
+func (j *Journal) listLogs() []proto.LogInfo {
 	entries, err := os.ReadDir(j.opts.LogDir)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	var out []proto.LogInfo
 	for _, e := range entries {
@@ -271,5 +282,5 @@ func (j *Journal) listLogs() ([]proto.LogInfo, error) {
 		}
 		out = append(out, proto.LogInfo{Name: e.Name(), Size: info.Size()})
 	}
-	return out, nil
+	return out
 }

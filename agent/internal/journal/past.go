@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +58,7 @@ func (j *Journal) Past() ([]*Past, error) {
 		}
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(a, b *Past) int { return strings.Compare(a.stamp(), b.stamp()) })
+	sort.Slice(out, func(a, b int) bool { return out[a].stamp() < out[b].stamp() })
 	return out, nil
 }
 

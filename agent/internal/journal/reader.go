@@ -12,7 +12,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -66,7 +65,7 @@ func segments(dir string) ([]segment, error) {
 		return nil, fmt.Errorf("listing journal: %w", err)
 	}
 	var segs []segment
-	for _, e := range entries {
+	for _, e := range entries { // sorted by their names, which have the number with zeros in front
 		stem, ok := strings.CutSuffix(e.Name(), ".log")
 		if !ok || len(stem) != 20 || !e.Type().IsRegular() {
 			continue
@@ -84,12 +83,6 @@ func segments(dir string) ([]segment, error) {
 		}
 		segs = append(segs, segment{filepath.Join(dir, e.Name()), first, info.Size()})
 	}
-	slices.SortFunc(segs, func(a, b segment) int {
-		if a.first < b.first {
-			return -1
-		}
-		return 1
-	})
 	return segs, nil
 }
 

@@ -5,6 +5,7 @@ package proc
 import (
 	"bytes"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -150,6 +151,6 @@ func (r *Redactor) find(b []byte) [][2]int {
 			at += i + 1
 		}
 	}
-	slices.SortFunc(out, func(a, b [2]int) int { return a[0] - b[0] })
+	sort.Slice(out, func(a, b int) bool { return out[a][0] < out[b][0] })
 	return out
 }

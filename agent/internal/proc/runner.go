@@ -60,11 +60,11 @@ func Run(ctx context.Context, s Spec) Result {
 // Run runs the step to its end, and returns within checkWait, Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
 // killWait, drainWait). A context that ends, ends the step as the deadline does: TERM to all its processes, grace, KILL.
 func (r *Runner) Run(ctx context.Context, s Spec) Result {
-	err, ok := Within(checkWait, func() error { return Preflight(s) })
-	if !ok {
-		err = errNoAnswer
+	var flaw error
+	if !Within(checkWait, func() { flaw = Preflight(s) }) {
+		return Result{Outcome: proto.OutcomePreflight, Message: noAnswer}
 	}
-	if err != nil {
+	if err := flaw; err != nil {
 		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(err.Error(), proto.MaxMessage)}
 	}
 	if r.bufs == nil {
@@ -161,10 +161,9 @@ func newSpawner() *spawner {
 	return p
 }
 
-var (
-	errNoAnswer = errors.New("the disk that holds the script does not answer: see the kernel's log, dmesg")
-	errLate     = errors.New("the start takes too long")
-)
+const noAnswer = "the disk that holds the script does not answer: see the kernel's log, dmesg"
+
+var errLate = errors.New("the start takes too long")
 
 // launch starts the script. A spawner that still waits for an earlier one, which not even KILL ended, ends with that. Fork and exec
 // wait for the disk that holds the script, and are waited for until the step's deadline, or the context's end: then errLate comes,

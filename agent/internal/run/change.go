@@ -39,13 +39,15 @@ func (r *runner) stateRoot() (*os.Root, error) {
 // successes reads changesFile. One that is not there, or cannot be read, lets every step run.
 func (r *runner) successes() map[string]success {
 	all := map[string]success{}
-	b, err := onDisk(r, r.d.diskWait, func() ([]byte, error) {
+	var b []byte
+	err := onDisk(r, r.d.diskWait, func() error {
 		dir, err := r.stateRoot()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer dir.Close()
-		return dir.ReadFile(changesFile)
+		b, err = dir.ReadFile(changesFile)
+		return err
 	})
 	if err == nil {
 		err = json.Unmarshal(b, &all)
@@ -75,8 +77,7 @@ func (r *runner) succeeded(s proto.Step, digest string) error {
 	if err != nil {
 		return err
 	}
-	_, err = onDisk(r, r.d.diskWait, func() (struct{}, error) { return struct{}{}, r.keepSuccesses(b) })
-	return err
+	return onDisk(r, r.d.diskWait, func() error { return r.keepSuccesses(b) })
 }
 
 func (r *runner) keepSuccesses(b []byte) error {
@@ -167,10 +168,10 @@ func (r *runner) changeDigest(s proto.Step) (string, error) {
 		part("kernel", "", unix.ByteSliceToString(u.Release[:])+" "+unix.ByteSliceToString(u.Version[:]))
 	}
 	end := time.Now().Add(s.Timeout.D())
-	return onDisk(r, s.Timeout.D(), func() (string, error) {
+	err := onDisk(r, s.Timeout.D(), func() error {
 		dir, err := os.OpenRoot(root)
 		if err != nil {
-			return "", err
+			return err
 		}
 		defer dir.Close()
 		for i, name := range append([]string{"/etc/os-release"}, s.Inputs...) {
@@ -179,12 +180,16 @@ func (r *runner) changeDigest(s proto.Step) (string, error) {
 				sum, err = "none", nil // nothing says what system it is
 			}
 			if err != nil {
-				return "", fmt.Errorf("input %s: %w", name, err)
+				return fmt.Errorf("input %s: %w", name, err)
 			}
 			part("input", name, sum)
 		}
-		return hex.EncodeToString(h.Sum(nil)), nil
+		return nil
 	})
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // before reads until a moment, and then fails.

@@ -18,12 +18,8 @@ const (
 )
 
 // onDisk does f, which uses the target's disk or the state directory's, and waits for it at most wait. One that is late is not
-// begun beside another, and what it gives is lost; it must change nothing of the runner.
-func onDisk[T any](r *runner, wait time.Duration, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
+// begun beside another; it must change nothing of the runner, and with an error what it changes must be read by nobody.
+func onDisk(r *runner, wait time.Duration, f func() error) error {
 	where := "the disk of " + r.d.StateDir
 	if r.o.Root != "" {
 		where = "the target"
@@ -31,15 +27,11 @@ func onDisk[T any](r *runner, wait time.Duration, f func() (T, error)) (T, error
 	select {
 	case r.disk <- struct{}{}:
 	default:
-		return result{}.v, fmt.Errorf("%s does not answer: an earlier look at it has not come back; see the kernel's log, dmesg", where)
+		return fmt.Errorf("%s does not answer: an earlier look at it has not come back; see the kernel's log, dmesg", where)
 	}
-	got, ok := proc.Within(wait, func() result {
-		defer func() { <-r.disk }()
-		v, err := f()
-		return result{v, err}
-	})
-	if !ok {
-		return result{}.v, fmt.Errorf("%s does not answer within %s: see the kernel's log, dmesg", where, wait)
+	var err error
+	if !proc.Within(wait, func() { err = f(); <-r.disk }) {
+		return fmt.Errorf("%s does not answer within %s: see the kernel's log, dmesg", where, wait)
 	}
-	return got.v, got.err
+	return err
 }

@@ -81,7 +81,7 @@ func (r *runner) orders() []proto.Order {
 		return nil // mostly there is none
 	}
 	var out []proto.Order
-	for _, e := range entries {
+	for _, e := range entries { // sorted by their names, which are the orders' ids
 		path := filepath.Join(dir, e.Name())
 		if !strings.HasSuffix(e.Name(), ".json") {
 			continue
@@ -99,7 +99,6 @@ func (r *runner) orders() []proto.Order {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(a, b proto.Order) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
 

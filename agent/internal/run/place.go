@@ -58,18 +58,17 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	script := "bin/steps/" + s.Script // bin is never noexec
 	status := "run/.status-" + s.Name
 	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, lookForProc: chroot && !r.toldProc, compare: !r.copied}
-	got, err := onDisk(r, r.d.diskWait, func() (laid, error) {
-		got, err := l.lay(from, script, status)
-		if err != nil {
-			return got, err
+	var got, none laid
+	if err := onDisk(r, r.d.diskWait, func() (err error) {
+		if got, err = l.lay(from, script, status); err == nil {
+			err = l.open(&got, s, try, log)
 		}
-		return got, l.open(&got, s, try, log)
-	})
+		return err
+	}); err != nil {
+		return place{}, none, err
+	}
 	for _, n := range got.notes {
 		r.note("", n, true)
-	}
-	if err != nil {
-		return place{}, got, err
 	}
 	r.toldProc, r.copied = r.toldProc || chroot, r.copied || chroot
 	// inside is the agent's directory as the step sees it, seen the target.
@@ -162,14 +161,15 @@ func (l *layer) open(got *laid, s proto.Step, try int, name string) (err error) 
 
 // close ends the log, as far as its disk answers within logWait.
 func (l *laid) close() {
-	proc.Within(logWait, func() error {
+	if l.file == nil && l.log == nil {
+		return
+	}
+	proc.Within(logWait, func() {
 		if l.file != nil {
-			return l.file.Close()
+			l.file.Close()
+		} else {
+			l.log.Close()
 		}
-		if l.log != nil {
-			return l.log.Close()
-		}
-		return nil
 	})
 }
 

@@ -209,17 +209,15 @@ func CheckRoot(root string) error {
 	if filepath.Clean(root) == "/" || !filepath.IsAbs(root) {
 		return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", root)
 	}
-	wrong, ok := proc.Within(diskWait, func() string {
-		if info, err := os.Stat(root); err != nil || !info.IsDir() {
-			return "is no directory: is the target mounted there?"
-		}
-		return ""
-	})
-	if !ok {
-		wrong = "does not answer: see the kernel's log, dmesg"
+	good := false
+	if !proc.Within(diskWait, func() {
+		info, err := os.Stat(root)
+		good = err == nil && info.IsDir()
+	}) {
+		return fmt.Errorf("root %s does not answer: see the kernel's log, dmesg", root)
 	}
-	if wrong != "" {
-		return fmt.Errorf("root %s %s", root, wrong)
+	if !good {
+		return fmt.Errorf("root %s is no directory: is the target mounted there?", root)
 	}
 	return nil
 }

@@ -97,9 +97,9 @@ func (f *stateFile) set(change func(*State)) {
 	default: // the last write hangs
 		return
 	}
-	proc.Within(stateWait, func() error {
-		defer func() { <-f.write }()
-		return replaceFile(f.path, b, 0o600)
+	proc.Within(stateWait, func() {
+		replaceFile(f.path, b, 0o600)
+		<-f.write
 	})
 }
 

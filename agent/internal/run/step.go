@@ -187,7 +187,8 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	res := r.d.Exec(ctx, spec)
 	r.point("step-ran")
 	cancel(nil)
-	if _, ok := proc.Within(r.d.diskWait, func() bool { <-watched; status.finish(); return true }); !ok {
+	said := status
+	if !proc.Within(r.d.diskWait, func() { <-watched; said.finish() }) {
 		status.leave()
 		status = &statusFile{}
 		r.note(s.Name, fmt.Sprintf("what step %s said of itself at its end is not known: the disk of its PROVOST_STATUS does not answer within %s", s.Name, r.d.diskWait), true)
