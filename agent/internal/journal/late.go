@@ -11,8 +11,8 @@ import (
 	"provost/proto"
 )
 
-// waits is what becomes of a record that finds the disk hung.
-var waits = fmt.Errorf("%w; the record waits in memory", ErrHung)
+// errWaits is what becomes of a record that finds the disk hung.
+var errWaits = fmt.Errorf("%w; the record waits in memory", ErrHung)
 
 // attempt does f, which uses the journal's disk and locks Journal.mu if it needs that, and waits for it at most diskWait. Then, and
 // at once while an earlier f is still at it, it gives ErrHung, and what f changes must be read by nobody; the record e, if f is to
@@ -44,7 +44,7 @@ func attempt(j *Journal, e *proto.Event, f func() error) error {
 	if e == nil {
 		return ErrHung
 	}
-	return waits
+	return errWaits
 }
 
 // drain writes the records that came while the disk did not answer.
@@ -87,7 +87,7 @@ func (l *late) enter(e *proto.Event) error {
 		return ErrHung
 	case len(l.records) < maxPending:
 		l.records = append(l.records, *e)
-		return waits
+		return errWaits
 	}
 	l.dropped++
 	return fmt.Errorf("%w; %d records wait in memory already: this one is lost", ErrHung, maxPending)
