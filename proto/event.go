@@ -75,27 +75,28 @@ type Event struct {
 	Boot     string    `json:"boot,omitempty"`
 	OffsetMS int64     `json:"offset_ms,omitempty"`
 
-	Phase      Phase     `json:"phase,omitempty"`
-	Step       string    `json:"step,omitempty"`
-	Try        int       `json:"try,omitempty"` // from 1
-	Stage      string    `json:"stage,omitempty"`
-	Failed     bool      `json:"failed,omitempty"`
-	Outcome    Outcome   `json:"outcome,omitempty"`
-	Exit       int       `json:"exit,omitempty"`
-	Signal     string    `json:"signal,omitempty"` // SIGKILL, …
-	DurationMS int64     `json:"duration_ms,omitempty"`
-	Message    string    `json:"message,omitempty"`
-	Tail       []string  `json:"tail,omitempty"` // the last lines of output
-	Log        string    `json:"log,omitempty"`  // the log that has all of it
-	Cause      CauseKind `json:"cause,omitempty"`
-	Warning    bool      `json:"warning,omitempty"`  // a failure that the plan goes on after
-	Topic      string    `json:"topic,omitempty"`    // with KindNote of the collector: what it is about; one without Warning ends the warnings of it
-	Again      bool      `json:"again,omitempty"`    // the step ended well and is to run once more
-	Order      string    `json:"order,omitempty"`    // a Verb; or "wait" for the file /tmp/wait
-	OrderID    string    `json:"order_id,omitempty"` // with KindOrder: which one is acknowledged
-	Plan       string    `json:"plan,omitempty"`
-	Actor      string    `json:"actor,omitempty"`
-	Change     string    `json:"change,omitempty"` // with a good KindStepEnd: by what an on-change step was done, as Changes keeps it
+	Phase      Phase      `json:"phase,omitempty"`
+	Step       string     `json:"step,omitempty"`
+	Try        int        `json:"try,omitempty"` // from 1
+	Stage      string     `json:"stage,omitempty"`
+	Failed     bool       `json:"failed,omitempty"`
+	Outcome    Outcome    `json:"outcome,omitempty"`
+	Exit       int        `json:"exit,omitempty"`
+	Signal     string     `json:"signal,omitempty"` // SIGKILL, …
+	DurationMS int64      `json:"duration_ms,omitempty"`
+	Message    string     `json:"message,omitempty"`
+	Tail       []string   `json:"tail,omitempty"` // the last lines of output
+	Log        string     `json:"log,omitempty"`  // the log that has all of it
+	Cause      CauseKind  `json:"cause,omitempty"`
+	Warning    bool       `json:"warning,omitempty"`  // a failure that the plan goes on after
+	Topic      string     `json:"topic,omitempty"`    // with KindNote of the collector: what it is about; one without Warning ends the warnings of it
+	Again      bool       `json:"again,omitempty"`    // the step ended well and is to run once more
+	Order      string     `json:"order,omitempty"`    // a Verb; or "wait" for the file /tmp/wait
+	OrderID    string     `json:"order_id,omitempty"` // with KindOrder: which one is acknowledged
+	Plan       string     `json:"plan,omitempty"`
+	Actor      string     `json:"actor,omitempty"`
+	Then       BootAction `json:"then,omitempty"`   // with a bad KindRunEnd: BootDisk, where the machine is about to boot from its disk
+	Change     string     `json:"change,omitempty"` // with a good KindStepEnd: by what an on-change step was done, as Changes keeps it
 
 	// Set by the collector.
 	Revision uint64    `json:"revision,omitempty"` // place among all events of all nodes
@@ -128,6 +129,8 @@ func (e *Event) CheckAgent() error {
 		return fmt.Errorf("tail of %d lines, at most %d are allowed", len(e.Tail), MaxTail)
 	case len(e.Signal) > 16 || len(e.Order) > 32 || len(e.OrderID) > 32 || len(e.Actor) > 128 || len(e.Plan) > 64:
 		return fmt.Errorf("signal, order, order_id, actor or plan is too long")
+	case e.Then != "" && (e.Then != BootDisk || e.Kind != KindRunEnd):
+		return fmt.Errorf("then %q: only a run-end may say disk", clip(string(e.Then)))
 	case e.Change != "" && !ValidDigest(e.Change):
 		return fmt.Errorf("change %q is no SHA-256 in hex", clip(e.Change))
 	}

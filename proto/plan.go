@@ -120,7 +120,7 @@ func (s *Step) Asks(exit int) bool {
 var exitAsks = []int{ExitStop, ExitPoweroff, ExitReboot, ExitAgain, ExitRebootAgain}
 
 // Reboot says how often a step may ask to be run again or for the machine to restart, and in what time, from its first
-// start on, all of that must be over.
+// start on, all of that must be over. Time counts by the kernels' clocks: what the firmware takes between two boots does not.
 type Reboot struct {
 	Max    int      `json:"max" yaml:"max"`
 	Within Duration `json:"within,omitempty" yaml:"within,omitempty"` // 40m
@@ -317,6 +317,7 @@ type Plan struct {
 	Issued    time.Time         `json:"issued"`
 	Expires   time.Time         `json:"expires"`
 	Profile   string            `json:"profile"`
+	Kind      string            `json:"kind,omitempty"` // PlanDisk or PlanDiskless; empty of a plan file, and of a collector before there was this field
 	OnFailure OnFailure         `json:"on_failure"`
 	HoldLimit Duration          `json:"hold_limit"`
 	SealWait  Duration          `json:"seal_wait"`
@@ -327,6 +328,13 @@ type Plan struct {
 	// RescueKeys are the public keys, one line of authorized_keys each, that may come into the node's rescue shell.
 	RescueKeys []string `json:"rescue_keys,omitempty"`
 }
+
+// What nodes a plan may be for: those that install a disk, with the phases pre, post and firstboot, and those without one, with
+// phase boot.
+const (
+	PlanDisk     = "disk"
+	PlanDiskless = "diskless"
+)
 
 // Defaults and limits of a plan.
 const (

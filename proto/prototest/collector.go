@@ -210,7 +210,7 @@ func (c *Collector) setPlan(in *install, revision int, scripts []Script, alter f
 	now := c.now()
 	p := &proto.Plan{
 		Schema: proto.Schema, Node: in.node, Install: in.id, Revision: revision, Issued: now, Expires: now.Add(proto.PlanLife),
-		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(time.Minute), SealWait: proto.Duration(10 * time.Second),
+		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(proto.DefaultHoldLimit), SealWait: proto.Duration(10 * time.Second),
 	}
 	for _, s := range scripts {
 		st := s.Step

@@ -233,10 +233,10 @@ func (n *node) remember(e proto.Event) {
 }
 
 func (in *install) carry(e proto.Event) {
-	switch e.Kind {
-	case proto.KindSealed:
+	switch {
+	case e.Kind == proto.KindSealed, e.Then == proto.BootDisk:
 		in.action = proto.BootDisk
-	case proto.KindOrder:
+	case e.Kind == proto.KindOrder:
 		in.orders = slices.DeleteFunc(in.orders, func(o proto.Order) bool { return o.ID == e.OrderID })
 	}
 }

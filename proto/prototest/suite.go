@@ -53,6 +53,7 @@ func Run(t *testing.T, target func(*testing.T) Target) {
 		{"an announced reboot", reboot},
 		{"what on-change steps did", changes},
 		{"sealed flips the boot action", sealed},
+		{"so does a failure after which the disk boots", failedToDisk},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(newSession(t, target(t))) })
 	}
@@ -472,5 +473,20 @@ func sealed(s *session) {
 	a := s.deliver(3, event(1, proto.KindAgentStart, Boot1), event(2, proto.KindSealed, Boot1))
 	if a.BootAction != proto.BootDisk {
 		s.Errorf("boot action after sealed = %q, want disk", a.BootAction)
+	}
+}
+
+func failedToDisk(s *session) {
+	s.join()
+	bad := event(2, proto.KindStage, Boot1)
+	bad.Stage, bad.Then = "partitioned", proto.BootDisk // only a run-end may say so
+	end := event(3, proto.KindRunEnd, Boot1)
+	end.Phase, end.Outcome = proto.PhasePre, proto.OutcomeFailed
+	if a := s.deliver(4, event(1, proto.KindAgentStart, Boot1), bad, end); len(a.Refused) != 1 || a.BootAction == proto.BootDisk {
+		s.Errorf("refused = %+v, boot action after a failure = %q; want record 2, and not disk", a.Refused, a.BootAction)
+	}
+	end.Seq, end.Then = 4, proto.BootDisk
+	if a := s.deliver(5, end); a.BootAction != proto.BootDisk {
+		s.Errorf("boot action after a failure with on-failure: disk = %q, want disk", a.BootAction)
 	}
 }

@@ -100,7 +100,9 @@ func resident(ctx context.Context, program string) (list []size, err error) {
 	id, _ := site.InstallPlan("n1", []prototest.Script{
 		{Step: proto.Step{Name: "flood", Phase: proto.PhasePre, Timeout: &limit}, Body: floodStep},
 		{Step: proto.Step{Name: "fails", Phase: proto.PhasePre}, Body: "#!/bin/sh\nexit 1\n"},
-	}, func(p *proto.Plan) { p.OnFailure = proto.OnFailureHold })
+	}, func(p *proto.Plan) {
+		p.OnFailure, p.HoldLimit = proto.OnFailureHold, proto.Duration(proto.DefaultHoldLimit) // its end would power this machine off
+	})
 	token := filepath.Join(dir, "token")
 	if err := os.WriteFile(token, []byte(site.Token(id, boot)), 0o600); err != nil {
 		return nil, err

@@ -186,9 +186,9 @@ func (a *agent) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// tell writes a line for whoever started this process.
+// tell writes a line for whoever started this process, and does not wait until it is read.
 func (a *agent) tell(format string, args ...any) {
-	fmt.Fprintf(a.err, "provost-agent: "+format+"\n", args...)
+	fmt.Fprintf(a.err, "provost-agent: %s\n", host.Printable(fmt.Sprintf(format, args...)))
 }
 
 // say is tell, and keeps the line in the agent's log.
@@ -301,6 +301,9 @@ func (a *agent) nextServers() []string {
 	return urls
 }
 
+// startWait bounds the wait for another process's note: longer than the journal waits for its disk.
+const startWait = 40 * time.Second
+
 // start notes the agent's start, once for each boot of a kernel, by whichever process is the first.
 func (a *agent) start() error {
 	lock, err := os.OpenFile(a.dir.Path("start.lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -308,15 +311,21 @@ func (a *agent) start() error {
 		return fmt.Errorf("noting the agent's start: %w", err)
 	}
 	defer lock.Close()
-	// held for one append: milliseconds, or what a full disk takes
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("noting the agent's start: %w", err)
+	// held for one append: milliseconds, or what a disk takes that does not answer
+	for end := time.Now().Add(startWait); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			return fmt.Errorf("noting the agent's start: waiting for another process that notes it, at most %s: %w", startWait, err)
+		}
 	}
 	marker := a.dir.Path("boot")
 	if b, err := os.ReadFile(marker); err == nil && strings.TrimSpace(string(b)) == a.boot {
 		return nil
 	}
-	e := proto.Event{Kind: proto.KindAgentStart, Stage: "agent-started", Message: version()}
+	e := proto.Event{Kind: proto.KindAgentStart, Stage: "agent-started", Message: release()}
 	if a.env == proto.EnvInstalled {
 		e.Stage = "disk-booted"
 	}
@@ -360,7 +369,7 @@ func (a *agent) sender(show func(string)) (*report.Sender, error) {
 		Hello: func() proto.Hello {
 			id, _ := a.dir.Identity()
 			return proto.Hello{
-				Version: version(), Env: a.env, Node: cmp.Or(s.Node, id.Node), Install: id.Install, Claim: s.Claim, JoinKey: a.joinKey,
+				Version: release(), Env: a.env, Node: cmp.Or(s.Node, id.Node), Install: id.Install, Claim: s.Claim, JoinKey: a.joinKey,
 				MACs: a.host.MACs(), Serial: a.host.Serial(), UUID: a.host.UUID(), Hardware: a.host.Hardware(),
 			}
 		},
@@ -486,14 +495,49 @@ func (a *agent) background(ctx context.Context) (stop func(), err error) {
 // sending reports whether some process, maybe this one, tries to deliver.
 func (a *agent) sending() bool { return a.dir.Locked() }
 
-// flush waits until all is delivered, at most for the time given, and says so if it was not.
-func (a *agent) flush(ctx context.Context, limit time.Duration) bool {
+// sendEvery is how often a run looks whether anybody sends.
+const sendEvery = 5 * time.Second
+
+// keepSending has this process send as soon as nobody else does: the watch of this directory may die under a run, and then nobody
+// would hear of it, nor could anybody give it an order. The returned function ends the look, not the sending.
+func (a *agent) keepSending(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(sendEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			a.ensureSending(ctx)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// ensureSending begins to send if nobody does. Why it cannot was said when the command began.
+func (a *agent) ensureSending(ctx context.Context) {
+	if !a.sending() {
+		if _, err := a.background(ctx); err != nil {
+			a.log.Warn(err.Error())
+		}
+	}
+}
+
+// flush waits until all is delivered, at most for the time given, and says so if it was not. Logs are waited for if they are
+// asked for, or nobody else sends them later.
+func (a *agent) flush(ctx context.Context, limit time.Duration, logs bool) bool {
+	a.ensureSending(ctx)
 	if !a.sending() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	if err := report.Flush(ctx, a.dir, a.journal, a.past); err != nil {
+	if err := report.Flush(ctx, a.dir, a.journal, a.past, logs || a.own); err != nil {
 		a.tell("not everything is delivered after %s%s; the journal keeps it", limit, because(a.dir.Sent().Trouble))
 		return false
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -86,10 +87,10 @@ type result struct {
 	out, err string
 }
 
-// agent runs the program to its end, at most 60 s.
+// agent runs the program to its end, at most 5 minutes.
 func (m *machine) agent(args ...string) result {
 	m.Helper()
-	ctx, cancel := context.WithTimeout(m.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(m.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "provost-agent", args...)
 	var stdout, stderr bytes.Buffer
@@ -133,9 +134,9 @@ func (m *machine) watch() (stop func()) {
 		select {
 		case err := <-done:
 			wantEnded(m.T, err, &stderr)
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			cmd.Process.Kill()
-			m.Errorf("watch did not end within 20 s; it said:\n%s", &stderr)
+			m.Errorf("watch did not end within 2 minutes; it said:\n%s", &stderr)
 		}
 	})
 	m.Cleanup(stop)
@@ -154,7 +155,7 @@ func wantEnded(t *testing.T, err error, stderr *bytes.Buffer) {
 
 func (m *machine) wait(what func(proto.Event) bool) {
 	m.Helper()
-	m.c.WaitEvents(m.id, 20*time.Second, what)
+	m.c.WaitEvents(m.id, 2*time.Minute, what)
 }
 
 // story is the events of an install in short, one per line, and checks that each came once and in order.
@@ -402,8 +403,8 @@ func TestCollectorDownDuringTheInstall(t *testing.T) {
 	m.c.Stop()
 	began := time.Now()
 	m.want(0, "run", "--phase", "post", "--root", target, "--state", m.state)
-	if d := time.Since(began); d > goodWait+10*time.Second {
-		t.Errorf("run took %s without a collector, want at most %s", d, goodWait)
+	if d := time.Since(began); d > goodWait+2*time.Minute {
+		t.Errorf("run took %s without a collector, want about %s", d, goodWait)
 	}
 	m.want(0, "seal", "--root", target, "--state", m.state)
 	m.reboot()
@@ -471,15 +472,28 @@ func TestTamperedPlanIsNotRun(t *testing.T) {
 	p := *m.c.Plan(m.id)
 	p.Payload = bytes.Replace(p.Payload, []byte(`"pre"`), []byte(`"post"`), 1)
 	m.c.SetPlan(m.id, &p)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "provost-agent", m.at("run", "--phase", "pre")...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the signature does not fit") {
-		t.Errorf("run = %v, %s, want a refusal of the plan", err, out)
+	out, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	m.wait(staged("agent-started"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := false
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if strings.Contains(lines.Text(), "the signature does not fit") {
+			refused = true
+			m.wait(staged("agent-started"))
+			cmd.Process.Signal(os.Interrupt) // else it waits 10 minutes for another plan
+		}
+	}
+	if err := cmd.Wait(); err == nil || !refused {
+		t.Errorf("run = %v, refused = %v, want a refusal of the plan", err, refused)
+	}
 	m.wantStory("agent-start agent-started\n")
 }
 
@@ -521,7 +535,7 @@ func TestDetach(t *testing.T) {
 	t.Cleanup(func() {
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.state) {
+			if strings.Contains((host.Host{}).Args(p.PID), m.state) {
 				syscall.Kill(p.PID, syscall.SIGKILL)
 			}
 		}
@@ -533,13 +547,13 @@ func TestDetach(t *testing.T) {
 	m.install()
 	m.wantStory(wholeStory)
 	// it ends by itself: sealed, and all is delivered
-	for range 300 { // 30 s
+	for range 1200 { // 120 s
 		if !strings.Contains(m.want(0, "status", "--state", m.state, "-o", "json").out, `"reporting": true`) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Errorf("watch did not end 30 s after the seal")
+	t.Errorf("watch did not end 2 minutes after the seal")
 }
 
 // TestFirstbootAlone: without a collector the first boot's steps run once and are told once, however often the machine boots. One

@@ -150,7 +150,7 @@ Exit status: 0 good, 1 a step failed or what was asked for did not come about,
 // run is the program; it gives the exit status.
 //
 // SIGPIPE is caught: when an installer closes the pipe behind our stderr the steps go on. (Ignoring it would be inherited
-// by them.) SIGHUP is caught for the same reason.
+// by them.) SIGHUP is caught for the same reason. Nor do they wait for whoever reads it: see said.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	quiet := make(chan os.Signal, 1)
 	signal.Notify(quiet, syscall.SIGPIPE, syscall.SIGHUP)
@@ -158,7 +158,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	err := dispatch(ctx, args, &streams{stdin, stdout, stderr})
+	said := newSaid(stderr)
+	defer said.end()
+	err := dispatch(ctx, args, &streams{stdin, stdout, said})
 	if err == nil {
 		return exitOK
 	}
@@ -170,9 +172,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, steps.ErrBusy):
 		status = exitBusy
 	}
-	fmt.Fprintf(stderr, "provost-agent: error: %v\n", err)
+	fmt.Fprintf(said, "provost-agent: error: %v\n", err)
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(said, "hint: %s\n", hint)
 	}
 	return status
 }

@@ -167,7 +167,7 @@ func (a *agent) booted(phase proto.Phase) error {
 func (a *agent) deliver(ctx context.Context) error {
 	for {
 		round, cancel := context.WithTimeout(ctx, time.Hour)
-		err := report.Flush(round, a.dir, a.journal, a.past)
+		err := report.Flush(round, a.dir, a.journal, a.past, true)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"provost/agent/internal/host"
 	"provost/agent/internal/report"
 	"provost/proto"
 )
@@ -125,7 +126,7 @@ func terminal(w io.Writer) bool {
 type cleaner struct{ w io.Writer }
 
 func (c cleaner) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(c.w, printable(strings.ToValidUTF8(string(p), "\uFFFD"))); err != nil {
+	if _, err := io.WriteString(c.w, host.Printable(strings.ToValidUTF8(string(p), "\uFFFD"))); err != nil {
 		return 0, err
 	}
 	return len(p), nil

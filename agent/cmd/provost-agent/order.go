@@ -45,8 +45,15 @@ Examples:
 Examples:
   provost-agent abort -m "wrong disks"
 `},
+		{proto.VerbForce, "STEP|all [-m REASON]", "run a step again though it is done", `
+It counts for the run that goes on, before its next step; "provost-agent run --force"
+is for one that begins.
+
+Examples:
+  provost-agent force ntp
+`},
 	} {
-		withStep := o.verb == proto.VerbRetry || o.verb == proto.VerbSkip
+		withStep := o.verb == proto.VerbRetry || o.verb == proto.VerbSkip || o.verb == proto.VerbForce
 		out = append(out, command{
 			name: string(o.verb), args: o.args, summary: o.summary,
 			help: o.help + `
@@ -63,6 +70,8 @@ Exit status: 0 the order is placed; the run takes it within seconds, and
 							return usage("%s: %w", o.verb, err)
 						}
 						order.Step = args[0]
+					} else if len(args) == 0 && o.verb == proto.VerbForce {
+						return usage("force: give a step, or all")
 					} else if len(args) > 0 {
 						return usage("%s: unexpected argument %q", o.verb, args[0])
 					}

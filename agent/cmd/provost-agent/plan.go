@@ -14,8 +14,11 @@ import (
 	"strings"
 	"time"
 
+	"provost/agent/internal/journal"
 	"provost/agent/internal/plan"
+	"provost/agent/internal/proc"
 	"provost/agent/internal/report"
+	steps "provost/agent/internal/run"
 	"provost/proto"
 )
 
@@ -167,13 +170,37 @@ func (a *agent) wait(ctx context.Context, limit time.Duration) (planIs, error) {
 // loadPlan is for orders that bring a plan; its scripts are here.
 func (a *agent) loadPlan(sp *proto.SignedPlan) (*proto.Plan, string, error) { return a.dir.Verify(sp) }
 
+// targetWait bounds the wait for the target's disk, which may be busy with packages or not answer at all.
+const targetWait = 2 * time.Minute
+
 // mirrorState copies what the installed system's agent needs to know into the target: identity, token, CA, plan and
-// scripts. The journal mirrors itself. Files that are the same already are left alone.
+// scripts. The journal mirrors itself. Files that are the same already are left alone. A link in the target means what it will
+// mean there.
 func (a *agent) mirrorState(root, install string) error {
-	target := report.Dir(filepath.Join(root, stateInstalled))
-	if filepath.Clean(string(target)) == filepath.Clean(string(a.dir)) {
-		return nil
+	var err error
+	if !proc.Within(targetWait, func() { err = a.copyInto(root, install) }) {
+		return fmt.Errorf("copying state to the target: %s does not answer within %s", root, targetWait)
 	}
+	return err
+}
+
+func (a *agent) copyInto(root, install string) error {
+	dir, err := journal.OpenBelow(root, strings.TrimPrefix(stateInstalled, "/"), true)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	is, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	if was, err := os.Stat(string(a.dir)); err != nil || os.SameFile(was, is) {
+		return err
+	}
+	return journal.Named(a.copyState(report.Dir(journal.Through(dir)), install), dir)
+}
+
+func (a *agent) copyState(target report.Dir, install string) error {
 	id, err := a.dir.Identity()
 	if err != nil {
 		return err
@@ -182,10 +209,14 @@ func (a *agent) mirrorState(root, install string) error {
 	if len(id.URLs) == 0 {
 		id.URLs = a.settings.URLs
 	}
-	if err := target.Make(); err != nil {
-		return err
-	}
 	if old, err := target.Identity(); err != nil || old.Install != id.Install || old.Node != id.Node || old.Logs != id.Logs || !old.Known {
+		if err != nil || old.Install != id.Install { // what is of an install before, on a disk that was not formatted
+			for _, name := range []string{"orders", steps.PrivateArchive, "progress.json", "outside.json"} {
+				if err := os.RemoveAll(target.Path(name)); err != nil {
+					return fmt.Errorf("cleaning the target: %w", err)
+				}
+			}
+		}
 		if err := target.SetIdentity(id); err != nil {
 			return err
 		}

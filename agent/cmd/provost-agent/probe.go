@@ -14,6 +14,7 @@ import (
 
 	"provost/agent/internal/host"
 	"provost/agent/internal/probe"
+	"provost/agent/internal/proc"
 	"provost/proto"
 )
 
@@ -38,7 +39,7 @@ func (a *agent) probe(ctx context.Context) (stop func()) {
 				a.log.Error("watching the installer ended", "panic", p, "stack", string(debug.Stack()))
 			}
 		}()
-		p := prober{a: a, sys: probeSystem{a.host}, watch: probe.New(probe.Generic)}
+		p := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}, watch: probe.New(probe.Generic)}
 		p.run(ctx)
 	}()
 	return func() {
@@ -58,6 +59,9 @@ type prober struct {
 	log     io.Closer
 	pending []proto.Event // found, but the journal has not taken them yet
 	marks   []byte        // what the state file says
+	hidden  bool          // secrets are, those of the next two
+	planned time.Time     // when the plan was written
+	token   string
 }
 
 func (p *prober) run(ctx context.Context) {
@@ -100,7 +104,33 @@ func (p *prober) begin(family string) {
 		return
 	}
 	p.log = w
-	p.watch.Ship(w, size, p.a.settings.Claim, p.a.joinKey, p.a.dir.Token())
+	p.watch.Ship(w, size)
+	p.hidden = false
+	p.hide()
+}
+
+// hide keeps secrets out of the installer's logs: those that are proofs, and those of the plan as soon as it is there.
+func (p *prober) hide() {
+	var planned time.Time
+	for _, name := range []string{"plan.json", localPlan} {
+		if info, err := os.Stat(p.a.dir.Path(name)); err == nil && info.ModTime().After(planned) {
+			planned = info.ModTime()
+		}
+	}
+	token := p.a.dir.Token()
+	if p.hidden && planned.Equal(p.planned) && p.token == token {
+		return
+	}
+	p.hidden, p.planned, p.token = true, planned, token
+	secrets := []string{p.a.settings.Claim, p.a.joinKey, p.token}
+	if plan, err := p.a.ready(); err == nil {
+		for _, s := range plan.Steps {
+			for _, v := range s.SecretEnv {
+				secrets = append(secrets, v)
+			}
+		}
+	}
+	p.watch.Hide(proc.NewRedactor(secrets).String)
 }
 
 func (p *prober) end() {
@@ -143,6 +173,7 @@ func (p *prober) look() {
 			p.begin(family)
 		}
 	}
+	p.hide()
 	for _, f := range p.watch.Observe(p.sys) {
 		p.pending = append(p.pending, f.Event(p.a.logName(probe.LogBase)))
 		if f.Waiting {
@@ -185,7 +216,13 @@ func waitingFor(f probe.Finding) string {
 }
 
 // probeSystem is this machine as the watch sees it.
-type probeSystem struct{ host.Host }
+type probeSystem struct {
+	host.Host
+	looks chan struct{} // has a token while processes are asked for their arguments
+}
+
+// argsLimit bounds the reading of all processes' arguments, for which the kernel may wait as long as one of them waits for a disk.
+const argsLimit = time.Second
 
 func (s probeSystem) Now() time.Duration { return host.SinceBoot() }
 
@@ -201,7 +238,21 @@ func (s probeSystem) Processes() []probe.Process {
 	}
 	out := make([]probe.Process, len(list))
 	for i, p := range list {
-		out[i] = probe.Process{Name: p.Name, Args: p.Args}
+		out[i].Name = p.Name
 	}
-	return out
+	select {
+	case s.looks <- struct{}{}:
+	default: // the last look hangs: names have to do
+		return out
+	}
+	full := make([]probe.Process, len(list))
+	if !proc.Within(argsLimit, func() {
+		for i, p := range list {
+			full[i] = probe.Process{Name: p.Name, Args: s.Args(p.PID)}
+		}
+		<-s.looks
+	}) {
+		return out
+	}
+	return full
 }

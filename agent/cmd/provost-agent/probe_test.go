@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -73,7 +75,7 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	root, state := t.TempDir(), t.TempDir()
 	a := node(t, state, root)
-	p := prober{a: a, sys: probeSystem{a.host}}
+	p := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}}
 	p.begin(probe.Generic)
 	p.look()
 	if got := stages(t, a); got != nil {
@@ -90,13 +92,21 @@ func TestProbe(t *testing.T) {
 	p.look()
 	p.end()
 
-	again := prober{a: a, sys: probeSystem{a.host}}
+	again := prober{a: a, sys: probeSystem{a.host, make(chan struct{}, 1)}}
 	again.begin(probe.Generic)
 	again.look()
 	if _, err := a.journal.Append(proto.Event{Kind: proto.KindStage, Stage: "packages-started"}); err != nil { // somebody's report
 		t.Fatal(err)
 	}
-	put(t, root, "var/log/syslog", "Nov 20 17:59:02 debootstrap: x\nNov 20 17:59:02 main-menu[304]: WARNING **: Menu item 'a' failed.\n")
+	plan, err := json.Marshal(proto.Plan{Schema: 1, Node: "n1", Install: proto.NewID(time.Now()), OnFailure: proto.OnFailureExit, Steps: []proto.Step{
+		{Name: "a", Phase: proto.PhasePost, Digest: strings.Repeat("0", 64), SecretEnv: map[string]string{"KEY": "hunter2"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.dir.WriteFile(localPlan, plan, 0o600); err != nil { // it comes while the logs are read
+		t.Fatal(err)
+	}
+	put(t, root, "var/log/syslog", "Nov 20 17:59:02 debootstrap: hunter2\nNov 20 17:59:02 main-menu[304]: WARNING **: Menu item 'a' failed.\n")
 	again.look()
 	again.look()
 	again.end()
@@ -108,8 +118,8 @@ func TestProbe(t *testing.T) {
 		t.Errorf("journal (-want +got):\n%s", diff)
 	}
 	b, err := a.journal.ReadLog(a.logName(probe.LogBase), 0, 1<<20)
-	wantLog := "==> /var/log/syslog <==\nNov 20 17:58:02 kernel: Command line: provost.claim=[secret]\nNov 20 17:58:02 main-menu[304]: INFO: Menu item 'a' selected\n" +
-		"==> /var/log/syslog <==\nNov 20 17:59:02 debootstrap: x\nNov 20 17:59:02 main-menu[304]: WARNING **: Menu item 'a' failed.\n"
+	wantLog := "==> /var/log/syslog <==\nNov 20 17:58:02 kernel: Command line: provost.claim=[redacted]\nNov 20 17:58:02 main-menu[304]: INFO: Menu item 'a' selected\n" +
+		"==> /var/log/syslog <==\nNov 20 17:59:02 debootstrap: [redacted]\nNov 20 17:59:02 main-menu[304]: WARNING **: Menu item 'a' failed.\n"
 	if err != nil || string(b) != wantLog {
 		t.Errorf("installer.log = %q, %v, want %q", b, err, wantLog)
 	}

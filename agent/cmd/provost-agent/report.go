@@ -96,6 +96,6 @@ func doReport(ctx context.Context, c common, s *streams, e proto.Event) error {
 		a.tell("recorded; not delivered now: %v", err)
 		return nil
 	}
-	a.flush(ctx, reportWait)
+	a.flush(ctx, reportWait, false)
 	return nil
 }

@@ -38,7 +38,7 @@ const (
 )
 
 // rescueWords are the commands of a rescue shell that are the agent's own.
-var rescueWords = []string{"status", "log", "retry", "skip", "release", "hold", "abort"}
+var rescueWords = []string{"status", "log", "retry", "skip", "release", "hold", "abort", "force"}
 
 func rescueCommand() command {
 	return command{
@@ -339,6 +339,6 @@ func (a *agent) noteRescue(ctx context.Context, addr net.Addr, key ssh.PublicKey
 		a.say(fmt.Sprintf("%v: the host key is noted and will be delivered later", err))
 		return
 	}
-	a.flush(ctx, reportWait)
+	a.flush(ctx, reportWait, false)
 	stop() // who runs the install delivers
 }

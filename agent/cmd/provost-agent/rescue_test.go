@@ -181,7 +181,7 @@ func TestRescuePortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "provost-agent", "rescue", "--state", m.state, "--authorized-keys", m.path("keys"), "--listen", l.Addr().String())
 	var stderr bytes.Buffer
@@ -199,7 +199,7 @@ func TestWatchMindsRescue(t *testing.T) {
 	t.Cleanup(func() {
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.state) {
+			if strings.Contains((host.Host{}).Args(p.PID), m.state) {
 				syscall.Kill(p.PID, syscall.SIGKILL)
 			}
 		}
@@ -254,7 +254,7 @@ func TestWatchMindsRescue(t *testing.T) {
 	list, _ := host.Host{}.Processes()
 	killed := false
 	for _, p := range list {
-		if strings.Contains(p.Args, " rescue ") && strings.Contains(p.Args, m.state) {
+		if strings.Contains((host.Host{}).Args(p.PID), " rescue ") && strings.Contains((host.Host{}).Args(p.PID), m.state) {
 			killed = syscall.Kill(p.PID, syscall.SIGKILL) == nil
 		}
 	}
@@ -289,7 +289,7 @@ func TestRescueWithoutCollector(t *testing.T) {
 	t.Cleanup(func() {
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.state) {
+			if strings.Contains((host.Host{}).Args(p.PID), m.state) {
 				syscall.Kill(p.PID, syscall.SIGKILL)
 			}
 		}

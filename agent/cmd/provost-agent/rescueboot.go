@@ -34,7 +34,7 @@ func (a *agent) stay(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end.C:
-			return host.PowerOff()
+			return host.PowerOff(ctx)
 		}
 	}
 }

@@ -49,7 +49,7 @@ Examples:
   provost-agent run --phase post --root /target
   provost-agent run --phase post --root /mnt/sysroot --on-failure exit \
       --url https://10.0.0.1:8440 --ca /etc/provost/ca.pem --join-key-file /root/join
-  provost-agent run --phase post --root / --plan plan.yaml --scripts ./scripts
+  provost-agent run --phase post --root /target --plan plan.yaml --scripts ./scripts
   provost-agent run --phase post --root /target --step ntp --force ntp
 
 Exit status: 0 all steps are done, 1 a step failed or there was no plan in time,
@@ -140,6 +140,9 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := steps.Check(p.Plan, string(a.dir), o.Options); err != nil { // before anything is written to the target
+		return err
+	}
 	if o.Phase == proto.PhasePre && o.plan == "" {
 		if err := a.unlessSealed(ctx); err != nil {
 			return err
@@ -150,7 +153,9 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 			a.say(err.Error())
 		}
 	}
+	stop := a.keepSending(ctx)
 	result, err := steps.Run(ctx, a.deps(p), o.Options)
+	stop()
 	if err != nil {
 		return err
 	}
@@ -175,8 +180,8 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 		a.flushOwn(ctx)
 		return nil
 	}
-	a.flush(ctx, flushWait)
-	if err := a.act(result.Action); err != nil {
+	a.flush(ctx, flushWait, result.Action != steps.ActNone) // a machine that goes down keeps no log
+	if err := a.act(ctx, result.Action); err != nil {
 		a.say(err.Error())
 	}
 	return fmt.Errorf("phase %s: %s", o.Phase, describe(result.Cause))
@@ -185,7 +190,7 @@ func (a *agent) runPhase(ctx context.Context, o runOptions) error {
 // flushOwn gives a phase that went well its time to be delivered, unless another process sees to that.
 func (a *agent) flushOwn(ctx context.Context) {
 	if a.reports() && !a.watched() {
-		a.flush(ctx, goodWait)
+		a.flush(ctx, goodWait, true)
 	}
 }
 
@@ -212,16 +217,16 @@ func (a *agent) restart(ctx context.Context, result steps.Result, limit time.Dur
 	text := fmt.Sprintf("step %s: %s", result.Reboot.Step, result.Reboot.Message)
 	a.say(text)
 	a.consoles.Say("provost: " + text)
-	a.flush(ctx, limit)
-	return errors.Join(errors.New(text), a.act(result.Action))
+	a.flush(ctx, limit, true)
+	return errors.Join(errors.New(text), a.act(ctx, result.Action))
 }
 
-func (a *agent) act(what steps.Action) error {
+func (a *agent) act(ctx context.Context, what steps.Action) error {
 	switch what {
 	case steps.ActPoweroff:
-		return host.PowerOff()
+		return host.PowerOff(ctx)
 	case steps.ActDisk, steps.ActReboot:
-		return host.Reboot()
+		return host.Reboot(ctx)
 	}
 	return nil
 }
@@ -236,7 +241,7 @@ func (a *agent) withoutPlan(ctx context.Context, phase proto.Phase, why *noPlan)
 			a.say(err.Error())
 		}
 	}
-	a.flush(ctx, flushWait)
+	a.flush(ctx, flushWait, false)
 	return fmt.Errorf("phase %s: failed(%s): %w", phase, why.cause, why)
 }
 
@@ -266,7 +271,7 @@ func (a *agent) deps(p planIs) steps.Deps {
 		Acknowledged: acknowledged, Progress: progress, Changes: changes,
 		Journal: a.journal, Plan: p.Plan, PlanDigest: p.digest, Script: a.dir.Script, LoadPlan: a.loadPlan,
 		StateDir: string(a.dir), Lib: a.dir.Path("lib"), Agent: program, Attempt: id.Attempt, Boot: a.boot,
-		Consoles: a.consoles, Processes: a.processes, Cgroup: a.host.Cgroup(), Log: a.log,
+		Consoles: a.consoles, Processes: a.processes, ProcessArgs: a.host.Args, Cgroup: a.host.Cgroup(), Log: a.log,
 	}
 }
 

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"path/filepath"
 	"time"
 
 	"provost/agent/internal/report"
+	steps "provost/agent/internal/run"
 	"provost/proto"
 )
 
@@ -21,12 +23,14 @@ The last thing before the target is unmounted and the machine reboots. It writes
 "sealed" to the journal, also in the target, and waits until the collector has
 acknowledged it: then the next boot is from the disk. It waits at most as long as
 the plan's seal-wait (15 minutes). What is not acknowledged then is delivered by
-the installed system, so the exit status is 0 all the same.
+the installed system, so the exit status is 0 all the same. A disk that does not
+take the record is tried again for as long; then nothing is sealed, and the next
+boot is the installer's again.
 
 Examples:
   provost-agent seal --root /target
 
-Exit status: 0 in any case but 64, wrong usage.`,
+Exit status: 0 sealed, 1 not sealed, 64 wrong usage.`,
 		setup: func(f *flag.FlagSet, s *streams) func(context.Context, []string) error {
 			var c common
 			c.flags(f)
@@ -39,7 +43,7 @@ Exit status: 0 in any case but 64, wrong usage.`,
 					return usage("seal: --root %q is no absolute path", *root)
 				}
 				if err := doSeal(ctx, c, s, *root); err != nil {
-					(&agent{streams: s}).tell("sealing: %v", err) // the installer goes on all the same
+					return fmt.Errorf("not sealed: %w", err)
 				}
 				return nil
 			}
@@ -64,13 +68,16 @@ func doSeal(ctx context.Context, c common, s *streams, root string) error {
 		install = id.Install
 	}
 	if root != "" {
-		if err := a.journal.SetMirror(root, install); err != nil {
+		if err := steps.CheckRoot(root); err != nil {
+			a.say(err.Error() + ": the target gets no copy of the journal")
+			root = ""
+		} else if err := a.journal.SetMirror(root, install); err != nil {
 			a.say(err.Error())
 		}
 	}
-	seq, err := a.sealed()
+	seq, err := a.sealed(ctx, wait)
 	if err != nil {
-		a.say(err.Error()) // also: the target does not have it
+		return err
 	}
 	if _, err := a.background(ctx); err != nil {
 		a.say(err.Error())
@@ -90,19 +97,38 @@ func doSeal(ctx context.Context, c common, s *streams, root string) error {
 	return a.journal.SetMirror("", "")
 }
 
-// sealed writes the record, unless the journal ends with one: the command may be repeated.
-func (a *agent) sealed() (uint64, error) {
+// sealed writes the record, unless the journal ends with one: the command may be repeated. A disk that does not take it is tried
+// again each second, at most until limit. It gives the number whose acknowledgement is the seal's.
+func (a *agent) sealed(ctx context.Context, limit time.Duration) (uint64, error) {
 	if last, err := a.journal.Last(); err == nil && last > 0 {
 		if r, err := a.journal.Read(last, 1, 1); err == nil && len(r) == 1 && r[0].Event.Kind == proto.KindSealed {
 			return last, nil
 		}
 	}
 	e, err := a.journal.Append(proto.Event{Kind: proto.KindSealed, Stage: "sealed"})
-	return e.Seq, err
+	if err == nil {
+		return e.Seq, nil
+	}
+	a.say(err.Error())
+	if e.Seq != 0 { // it is written, and may not outlive a power cut: the acknowledgement counts
+		return e.Seq, nil
+	}
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-time.After(time.Second):
+		}
+		if err = a.journal.Retry(); err == nil {
+			return a.journal.Last()
+		}
+	}
+	return 0, err
 }
 
 // awaitSeal waits for the acknowledgement of the record seq, at most limit, and for the logs half a minute more.
 func (a *agent) awaitSeal(ctx context.Context, seq uint64, limit time.Duration) {
+	a.ensureSending(ctx)
 	if !a.sending() {
 		a.tell("sealed; nobody delivers it here: the installed system does")
 		return
@@ -115,6 +141,7 @@ func (a *agent) awaitSeal(ctx context.Context, seq uint64, limit time.Duration) 
 				": the next boot may be the installer's again; the installed system delivers it")
 			return
 		}
+		a.ensureSending(ctx) // the watch may die meanwhile
 		if time.Since(said) >= sayEvery {
 			said = time.Now()
 			a.tell("waiting for the collector to acknowledge the seal, %s of %s%s", time.Since(began).Round(time.Second), limit, because(a.dir.Sent().Trouble))

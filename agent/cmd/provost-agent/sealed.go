@@ -113,16 +113,16 @@ func (a *agent) backToDisk(ctx context.Context, device string) error {
 	if _, err := a.journal.Append(proto.Event{Kind: proto.KindNote, Message: why, Warning: true}); err != nil {
 		a.say(err.Error())
 	}
-	seq, err := a.sealed()
-	if err != nil {
-		a.say(err.Error())
-	}
 	wait := proto.DefaultSealWait
 	if p, err := a.ready(); err == nil && p.SealWait.D() > 0 {
 		wait = p.SealWait.D()
 	}
-	a.awaitSeal(ctx, seq, wait)
-	return errors.Join(errSealed, host.Reboot())
+	if seq, err := a.sealed(ctx, wait); err != nil {
+		a.say(err.Error())
+	} else {
+		a.awaitSeal(ctx, seq, wait)
+	}
+	return errors.Join(errSealed, host.Reboot(ctx))
 }
 
 const (
@@ -160,6 +160,6 @@ func (a *agent) look(ctx context.Context, limit time.Duration) {
 		a.say(err.Error())
 	}
 	if p, err := a.ready(); err == nil && p.OnFailure == proto.OnFailurePoweroff {
-		a.say(host.PowerOff().Error())
+		a.say(host.PowerOff(ctx).Error())
 	}
 }

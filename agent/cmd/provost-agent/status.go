@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
+	"provost/agent/internal/host"
 	"provost/agent/internal/journal"
 	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
@@ -168,16 +168,6 @@ func (st *localStatus) write(w io.Writer) error {
 	if st.Trouble != "" {
 		fmt.Fprintf(&b, "\n%s", st.Trouble)
 	}
-	_, err := io.WriteString(w, printable(b.String())+"\n")
+	_, err := io.WriteString(w, host.Printable(b.String())+"\n")
 	return err
-}
-
-// printable replaces what a terminal might take for a command. Line ends and tabs stay.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
 }

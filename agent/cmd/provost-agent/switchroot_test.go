@@ -57,7 +57,7 @@ exec chroot . /run/provost/bin/provost-agent report partitioned --state /run/pro
 	t.Cleanup(func() {
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.login[1]) && p.PID != os.Getpid() {
+			if strings.Contains((host.Host{}).Args(p.PID), m.login[1]) && p.PID != os.Getpid() {
 				if proc, err := os.FindProcess(p.PID); err == nil {
 					proc.Kill()
 				}
@@ -77,12 +77,12 @@ exec chroot . /run/provost/bin/provost-agent report partitioned --state /run/pro
 	if started != 1 {
 		t.Errorf("the agent noted %d starts in one boot, want 1", started)
 	}
-	// 20 s: it looks each second
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	// 2 minutes: it looks each second
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var roots []string
 		list, _ := host.Host{}.Processes()
 		for _, p := range list {
-			if strings.Contains(p.Args, m.login[1]) && p.Name == programName {
+			if strings.Contains((host.Host{}).Args(p.PID), m.login[1]) && p.Name == programName {
 				entries, _ := os.ReadDir(filepath.Join("/proc", strconv.Itoa(p.PID), "root"))
 				for _, e := range entries {
 					roots = append(roots, e.Name())

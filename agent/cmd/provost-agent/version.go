@@ -10,13 +10,13 @@ import (
 	"runtime/debug"
 )
 
-// release is set by the linker (-X main.release=1.2.3).
-var release string
+// version is set by the linker (-X main.version=1.2.3).
+var version string
 
-// version is the release, else what the build knows of its source.
-func version() string {
-	if release != "" {
-		return release
+// release is the version, else what the build knows of its source.
+func release() string {
+	if version != "" {
+		return version
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -41,7 +41,7 @@ Exit status: 0, or 64 for wrong usage.`,
 				if len(args) > 0 {
 					return usage("version: unexpected argument %q", args[0])
 				}
-				_, err := fmt.Fprintf(s.out, "provost-agent %s %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
+				_, err := fmt.Fprintf(s.out, "provost-agent %s %s/%s\n", release(), runtime.GOOS, runtime.GOARCH)
 				return err
 			}
 		},

@@ -103,13 +103,13 @@ func detachWatch(c common, listen string, s *streams) (err error) {
 	if _, err = host.Detach(program, c.watchArgs(listen), a.dir.Path("agent.out")); err != nil {
 		return err
 	}
-	// 10 s: until somebody reports, so that the command that comes next finds it; a slow machine needs one
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	// 30 s: until somebody reports, so that the command that comes next finds it; a slow machine needs some
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if a.sending() {
 			return nil
 		}
 	}
-	return fmt.Errorf("the watch did not begin within 10 s: see %s", a.dir.Path("agent.out"))
+	return fmt.Errorf("the watch did not begin within 30 s: see %s", a.dir.Path("agent.out"))
 }
 
 // unitWatch prepares what systemd is to start.

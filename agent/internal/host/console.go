@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,10 +42,21 @@ func (c *Consoles) devices() []string {
 // flow-controlled one that nobody reads takes for ever.
 const consoleLimit = 3 * time.Second
 
-// Say writes text to every console and returns after at most consoleLimit. Line ends become CR LF. A console that does
-// not take it in time is left alone, until it comes back.
+// Printable replaces what a terminal might take for a command. Line ends and tabs stay.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+// Say writes text as lines to every console and returns after at most consoleLimit. Line ends become CR LF, and what a terminal
+// might take for a command is replaced: texts come from steps. A console that does not take it in time is left alone, until it
+// comes back.
 func (c *Consoles) Say(text string) {
-	data := []byte(strings.ReplaceAll(text, "\n", "\r\n"))
+	data := []byte(strings.ReplaceAll(Printable(strings.TrimSuffix(text, "\n")+"\n"), "\n", "\r\n"))
 	var wg sync.WaitGroup
 	for _, name := range c.devices() {
 		c.mu.Lock()

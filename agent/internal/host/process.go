@@ -5,6 +5,7 @@ package host
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is one process, as /proc/PID/stat and cmdline tell (proc_pid_stat(5)).
+// Process is one process, as /proc/PID/stat tells (proc_pid_stat(5)).
 type Process struct {
 	PID, PPID, Session int
 	Start              uint64 // in clock ticks since boot: with PID, the process's identity
 	State              byte
-	Name, Args         string // Args: joined by spaces, at most 200 bytes
+	Name               string
 }
 
-// Processes lists every process. One that ends meanwhile is left out.
+// Processes lists every process. One that ends meanwhile is left out. It reads nothing that waits for a process's memory.
 func (h Host) Processes() ([]Process, error) {
 	entries, err := os.ReadDir(h.path("/proc"))
 	if err != nil {
@@ -37,11 +38,24 @@ func (h Host) Processes() ([]Process, error) {
 		if err != nil || p.PID != pid {
 			continue
 		}
-		args, _ := os.ReadFile(h.path("/proc/" + e.Name() + "/cmdline"))
-		p.Args = strings.TrimSpace(strings.ReplaceAll(string(args[:min(len(args), 200)]), "\x00", " "))
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// argsMax is how much of a process's arguments is read: more than any secret among them has.
+const argsMax = 64 << 10
+
+// Args gives what a process was started with, joined by spaces, at most argsMax bytes; "" if that is not known. It hangs while the
+// process waits for a disk in a way that keeps its memory locked.
+func (h Host) Args(pid int) string {
+	f, err := os.Open(h.path("/proc/" + strconv.Itoa(pid) + "/cmdline"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, argsMax)) // what was read counts
+	return strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", " "))
 }
 
 // parseStat reads a line of /proc/PID/stat. The name may hold blanks and parentheses: it ends at the last one.

@@ -4,6 +4,7 @@ package host
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -120,13 +121,35 @@ func Start(program string, args []string, out string) (*os.Process, error) {
 // syncLimit bounds the flush before the power goes: a dead NFS server would make it last for ever.
 const syncLimit = 30 * time.Second
 
-// PowerOff flushes the disks and switches the machine off. It returns only if that cannot be done.
-func PowerOff() error { return power(unix.LINUX_REBOOT_CMD_POWER_OFF, "switching the machine off") }
+// systemdWait bounds the wait for systemd to bring the machine down: it gives each unit 90 s.
+const systemdWait = 5 * time.Minute
 
-// Reboot flushes the disks and restarts the machine. It returns only if that cannot be done.
-func Reboot() error { return power(unix.LINUX_REBOOT_CMD_RESTART, "restarting the machine") }
+// What systemd as process 1 takes for a wish (systemd(1), SIGRTMIN+4 and +5; its SIGRTMIN is the C library's).
+const (
+	sigPowerOff = syscall.Signal(34 + 4)
+	sigReboot   = syscall.Signal(34 + 5)
+)
 
-func power(cmd int, what string) error {
+// PowerOff flushes the disks and switches the machine off, as Reboot restarts it.
+func PowerOff(ctx context.Context) error {
+	return power(ctx, unix.LINUX_REBOOT_CMD_POWER_OFF, sigPowerOff, "switching the machine off")
+}
+
+// Reboot flushes the disks and restarts the machine: by systemd, where that is process 1, so that services end and file systems
+// are unmounted; else, and when that has not come about within systemdWait, by reboot(2). It returns only if that cannot be done,
+// or when the context ends since systemd is at it.
+func Reboot(ctx context.Context) error {
+	return power(ctx, unix.LINUX_REBOOT_CMD_RESTART, sigReboot, "restarting the machine")
+}
+
+func power(ctx context.Context, cmd int, wish syscall.Signal, what string) error {
+	if os.Getpid() != 1 && (Host{}).text("/proc/1/comm") == "systemd" && unix.Kill(1, wish) == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(systemdWait):
+		}
+	}
 	done := make(chan struct{})
 	go func() { unix.Sync(); close(done) }()
 	select {

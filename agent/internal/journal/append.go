@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -33,11 +32,12 @@ const (
 // record is on disk, and, where a mirror is set and can be written, in the mirror.
 //
 // An error never means that the caller should try again: a record that could not be written waits in memory, keeps its
-// time, and is written before the next one; only one that ErrBudget refuses is dropped. It waits at most lockWait for
-// other processes, diskWait for the disk, and mirrorWait for the mirror.
+// time, and is written before the next one or by Retry. One that ErrBudget refuses is dropped, as is one for which memory has
+// no room: those are counted, and a note says so when the disk takes records again. One that was written but not synced has its
+// number. It waits at most lockWait for other processes, diskWait for the disk, and mirrorWait for the mirror.
 func (j *Journal) Append(e proto.Event) (proto.Event, error) {
 	e, err := j.append(e)
-	if err == nil {
+	if e.Seq != 0 { // it stands in the file
 		j.mirror.push(mirrorWait)
 	}
 	return e, err
@@ -57,152 +57,77 @@ func (j *Journal) append(e proto.Event) (proto.Event, error) {
 		e.Install = j.opts.Install
 	}
 	e = fit(e)
-	if !j.late.enter(e) {
-		return e, fmt.Errorf("appending to journal: %w; the record waits in memory", ErrHung)
+	var w proto.Event
+	err := attempt(j, &e, func() (err error) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		w, err = j.commitLocked(&e)
+		return err
+	})
+	if errors.Is(err, ErrHung) {
+		return e, fmt.Errorf("appending to journal: %w", err)
 	}
-	type result struct {
-		e   proto.Event
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		w, err := j.commit(e)
-		done <- result{w, err}
-	}()
-	limit := time.NewTimer(diskWait)
-	defer limit.Stop()
-	select {
-	case r := <-done:
-		return r.e, r.err
-	case <-limit.C: // the goroutine has the record, and writes it if the disk ever answers
-		fresh, running := j.late.hang()
-		if !running { // it has just done so
-			r := <-done
-			return r.e, r.err
-		}
-		if fresh {
-			j.opts.Warn("the disk of " + j.dir + " does not answer: steps go on, records wait in memory")
-		}
-		return e, fmt.Errorf("appending to journal: %w; the record waits in memory", ErrHung)
-	}
+	return w, err
 }
 
-// commit writes a record, and after it those that came while the disk did not answer.
-func (j *Journal) commit(e proto.Event) (proto.Event, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	w, err := j.commitLocked(e)
-	for {
-		waiting := j.late.take()
-		if len(waiting) == 0 {
-			return w, err
-		}
-		for _, l := range waiting {
-			if _, lerr := j.commitLocked(l); lerr != nil && !errors.Is(lerr, ErrBudget) {
-				j.opts.Warn(lerr.Error())
-			}
-		}
+// Retry writes what waits in memory, if anything does. Without error nothing waits any more.
+func (j *Journal) Retry() error {
+	err := attempt(j, nil, func() error {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		_, err := j.commitLocked(nil)
+		return err
+	})
+	if err == nil {
+		j.mirror.push(mirrorWait)
 	}
+	return err
 }
 
-func (j *Journal) commitLocked(e proto.Event) (proto.Event, error) {
+// commitLocked writes what waits in memory, and then e, unless that is nil.
+func (j *Journal) commitLocked(e *proto.Event) (proto.Event, error) {
 	unlock, err := j.acquire()
 	if err != nil {
-		return e, j.keep(e, err)
+		return j.keep(e, err)
 	}
 	defer unlock()
 	if err := j.refresh(true); err != nil {
-		return e, j.keep(e, err)
+		return j.keep(e, err)
 	}
 	for len(j.pending) > 0 {
-		if _, err := j.write(j.pending[0]); err != nil {
-			return e, j.keep(e, err)
+		if _, err := j.write(j.pending[0]); err != nil && !errors.Is(err, errUnsynced) {
+			return j.keep(e, err)
 		}
 		j.pending = j.pending[1:]
 	}
-	if (e.Kind == proto.KindNote || e.Kind == proto.KindStage) && int64(j.tail.count)*segmentSize > max(j.opts.MaxBytes/4, segmentSize) {
-		return e, ErrBudget
+	if n := j.late.forgive(); n > 0 {
+		j.noteLocked(fmt.Sprintf("%d records are lost: the disk of the journal took none, and the memory for them was full", n), true)
 	}
-	w, err := j.write(e)
-	if err != nil {
-		return e, j.keep(e, err)
+	if e == nil {
+		return proto.Event{}, nil
+	}
+	if (e.Kind == proto.KindNote || e.Kind == proto.KindStage) && int64(j.tail.count)*segmentSize > max(j.opts.MaxBytes/4, segmentSize) {
+		return *e, ErrBudget
+	}
+	w, err := j.write(*e)
+	if err != nil && !errors.Is(err, errUnsynced) {
+		return j.keep(e, err)
 	}
 	j.mindSpace()
-	return w, nil
-}
-
-// late is what came while the disk did not answer. It has a lock of its own, since Journal.mu is held by whoever waits for
-// the disk.
-type late struct {
-	mu      sync.Mutex
-	running int // commits that have begun and are not over
-	hung    bool
-	records []proto.Event
-	dropped int
-}
-
-// enter counts a commit that begins. While the disk does not answer it keeps the record instead, at most maxPending of them,
-// and reports false.
-func (l *late) enter(e proto.Event) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case !l.hung:
-		l.running++
-		return true
-	case len(l.records) < maxPending:
-		l.records = append(l.records, e)
-	default:
-		l.dropped++
-	}
-	return false
-}
-
-// hang says that a commit takes too long. It reports whether that is new, and whether one is still running.
-func (l *late) hang() (fresh, running bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.running == 0 {
-		return false, false
-	}
-	fresh = !l.hung
-	l.hung = true
-	return fresh, true
-}
-
-// take gives what has come meanwhile. When that is nothing, the commit is over and the disk answers.
-func (l *late) take() []proto.Event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := l.records
-	l.records = nil
-	if len(out) == 0 {
-		l.hung = false
-		l.running--
-	}
-	return out
-}
-
-func (l *late) hanging() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.hung
-}
-
-// lost gives how many records are in memory only, or nowhere.
-func (l *late) lost() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.records) + l.dropped
+	return w, err
 }
 
 // keep puts a record into memory, to be written before the next one.
-func (j *Journal) keep(e proto.Event, err error) error {
-	if len(j.pending) >= maxPending {
-		return fmt.Errorf("appending to journal: %w; %d records wait in memory already: this one is lost", err, maxPending)
+func (j *Journal) keep(e *proto.Event, err error) (proto.Event, error) {
+	switch {
+	case e == nil:
+		return proto.Event{}, fmt.Errorf("appending to journal: %w; %d records wait in memory", err, len(j.pending))
+	case len(j.pending) >= maxPending:
+		j.late.drop()
+		return *e, fmt.Errorf("appending to journal: %w; %d records wait in memory already: this one is lost", err, maxPending)
 	}
-	j.pending = append(j.pending, e)
-	return fmt.Errorf("appending to journal: %w; the record waits in memory", err)
+	j.pending = append(j.pending, *e)
+	return *e, fmt.Errorf("appending to journal: %w; the record waits in memory", err)
 }
 
 // write appends one line to the last segment, syncs it, and follows it in j.tail. It needs the lock and a fresh tail.
@@ -247,9 +172,11 @@ func (j *Journal) write(e proto.Event) (proto.Event, error) {
 	t.off += int64(len(line))
 	t.cursor.wrote(e)
 	t.most = t.cursor.due()
+	j.known.Store(e.Seq)
 	if err := datasync(f); err != nil {
-		// The line stands in the file: written again it would be there twice. Whether it lasts nobody knows.
-		j.opts.Warn("syncing the journal: " + err.Error() + ": what is recorded now may not survive a power cut")
+		err = fmt.Errorf("%w: %w", errUnsynced, err)
+		j.opts.Warn(err.Error())
+		return e, err
 	}
 	j.point("append-synced")
 	return e, nil

@@ -16,11 +16,11 @@ import (
 // maxLinks is the kernel's limit of symbolic links in one path (path_resolution(7)).
 const maxLinks = 40
 
-// openBelow opens the directory name of a target that is mounted at root, as a program sees it that has root for its /: an
+// OpenBelow opens the directory name of a target that is mounted at root, as a program sees it that has root for its /: an
 // absolute link begins at root, and no ".." leads above it. Else a target whose /var/log is a link to /data/log would have
 // the running installer written to. What is not there is made if wanted, also where a link leads to. It is what openat2(2) does
 // with RESOLVE_IN_ROOT, for every kernel: each step is one openat that follows no link, so nobody can exchange one meanwhile.
-func openBelow(root, name string, make bool) (_ *os.File, err error) {
+func OpenBelow(root, name string, make bool) (_ *os.File, err error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	top, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -87,14 +87,14 @@ func readLink(at int, name string) (string, bool) {
 	return string(b[:max(n, 0)]), err == nil
 }
 
-// through is a path to an open directory that no later change of links can lead elsewhere (proc_pid_fd(5)).
-func through(dir *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) }
+// Through is a path to an open directory that no later change of links can lead elsewhere (proc_pid_fd(5)).
+func Through(dir *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) }
 
-// named is an error with the name that dir was opened by, instead of the one that through gave.
-func named(err error, dir *os.File) error {
+// Named is an error with the name that dir was opened by, instead of the one that Through gave.
+func Named(err error, dir *os.File) error {
 	var p *fs.PathError
 	var l *os.LinkError
-	switch at := through(dir); {
+	switch at := Through(dir); {
 	case errors.As(err, &p):
 		p.Path = strings.Replace(p.Path, at, dir.Name(), 1)
 	case errors.As(err, &l):

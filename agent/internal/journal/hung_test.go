@@ -49,6 +49,13 @@ func TestHungDisk(t *testing.T) {
 				t.Errorf("Append number %d to a hung disk = %v after %s, want ErrHung at once", i, err, took)
 			}
 		}
+		begin := time.Now()
+		if last, err := j.Last(); last != 1 || !errors.Is(err, journal.ErrHung) || time.Since(begin) != 0 {
+			t.Errorf("Last of a hung disk = %d, %v after %s, want 1 and ErrHung at once", last, err, time.Since(begin))
+		}
+		if _, err := j.Read(1, 10, 1<<20); !errors.Is(err, journal.ErrHung) {
+			t.Errorf("Read of a hung disk = %v, want ErrHung", err)
+		}
 		if n := told.count("does not answer"); n != 1 {
 			t.Errorf("it was said %d times, want once", n)
 		}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,8 @@ var (
 	ErrHung = errors.New("disk does not answer: see the kernel's log, dmesg")
 	// ErrBudget: the journal has used its share of Options.MaxBytes, and the record was a note or a stage.
 	ErrBudget = errors.New("journal has reached its size: notes and stages are no longer kept")
+	// errUnsynced: the record stands in the file; written again it would be there twice. Whether it lasts nobody knows.
+	errUnsynced = errors.New("syncing the journal: what is recorded now may not survive a power cut")
 )
 
 const (
@@ -62,8 +65,9 @@ type Journal struct {
 	opts   Options
 	mirror *mirror
 
-	late late // has its own lock
-	logs logs // likewise
+	late  late          // has its own lock
+	logs  logs          // likewise
+	known atomic.Uint64 // number of the last record that was seen or written
 
 	mu      sync.Mutex
 	id      string
@@ -353,20 +357,33 @@ func (j *Journal) Damage() []*CorruptionErr {
 	return slices.Clone(j.damage)
 }
 
-// Last is the number of the last record, 0 if there is none. It costs a directory listing when nothing has changed.
+// Last is the number of the last record, 0 if there is none. It waits for the disk at most diskWait; with ErrHung it is the number
+// that was last known. It costs a directory listing when nothing has changed.
 func (j *Journal) Last() (uint64, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if err := j.refresh(false); err != nil {
-		return 0, err
-	}
-	return j.tail.cursor.due() - 1, nil
+	err := attempt(j, nil, func() error {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		err := j.refresh(false)
+		if err == nil {
+			j.known.Store(j.tail.cursor.due() - 1)
+		}
+		return err
+	})
+	return j.known.Load(), err
 }
 
 // Read gives records in order from number from on: at most maxEvents and maxBytes, but at least one if there is one.
-// They are on disk. Records of other processes are among them.
+// They are on disk. Records of other processes are among them. It waits for the disk at most diskWait.
 func (j *Journal) Read(from uint64, maxEvents, maxBytes int) ([]Record, error) {
-	return readSome(j.path(), j.id, from, maxEvents, maxBytes)
+	var records []Record
+	err := attempt(j, nil, func() (err error) {
+		records, err = readSome(j.path(), j.id, from, maxEvents, maxBytes)
+		return err
+	})
+	if errors.Is(err, ErrHung) {
+		return nil, err
+	}
+	return records, err
 }
 
 // Events gives all records of all journals of the directory, past ones first.

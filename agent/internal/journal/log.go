@@ -224,8 +224,20 @@ func (w *LogWriter) Close() error {
 	return nil
 }
 
-// ReadLog gives at most max bytes of a log from offset on, none at its end. They are on disk.
+// ReadLog gives at most max bytes of a log from offset on, none at its end. They are on disk. It waits for the disk at most diskWait.
 func (j *Journal) ReadLog(name string, offset int64, max int) ([]byte, error) {
+	var b []byte
+	err := attempt(j, nil, func() (err error) {
+		b, err = j.readLog(name, offset, max)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (j *Journal) readLog(name string, offset int64, max int) ([]byte, error) {
 	if err := checkLog(name); err != nil {
 		return nil, err
 	}
@@ -244,8 +256,17 @@ func (j *Journal) ReadLog(name string, offset int64, max int) ([]byte, error) {
 	return b, nil
 }
 
-// Logs lists the logs with their sizes, by name. One that vanishes meanwhile is left out.
+// Logs lists the logs with their sizes, by name. One that vanishes meanwhile is left out. It waits for the disk at most diskWait,
+// and is empty while that does not answer.
 func (j *Journal) Logs() []proto.LogInfo {
+	var list []proto.LogInfo
+	if attempt(j, nil, func() error { list = j.listLogs(); return nil }) != nil {
+		return nil
+	}
+	return list
+}
+
+func (j *Journal) listLogs() []proto.LogInfo {
 	entries, err := os.ReadDir(j.opts.LogDir)
 	if err != nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -119,17 +120,17 @@ func (j *Journal) Mirror() string {
 // prepare makes the target's directories. A journal of another id in the place of the mirror, of an earlier attempt on a
 // disk that was not formatted, is put aside.
 func (t target) prepare(id string) error {
-	logs, err := openBelow(t.Root, t.logs(), true)
+	logs, err := OpenBelow(t.Root, t.logs(), true)
 	if err != nil {
 		return err
 	}
 	logs.Close()
-	state, err := openBelow(t.Root, targetState, true)
+	state, err := OpenBelow(t.Root, targetState, true)
 	if err != nil {
 		return err
 	}
 	defer state.Close()
-	return named(prepareJournal(through(state), id), state)
+	return Named(prepareJournal(Through(state), id), state)
 }
 
 func prepareJournal(state, id string) error {
@@ -147,6 +148,18 @@ func prepareJournal(state, id string) error {
 	if was, err := identity(segs); err != nil || was != id && len(segs) > 0 {
 		if err := os.Rename(dir, filepath.Join(state, fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
 			return err
+		}
+	}
+	// Past journals are those of a system that was here before: the one that is installed now must not deliver them as its own.
+	past, err := filepath.Glob(filepath.Join(state, "journal.*"))
+	if err != nil {
+		return err
+	}
+	for _, p := range past {
+		if was := strings.TrimPrefix(filepath.Base(p), "journal."); proto.ValidJournal(was) {
+			if err := os.Rename(p, filepath.Join(state, fmt.Sprintf("journal.old-%s-%d", was, time.Now().Unix()))); err != nil {
+				return err
+			}
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -296,14 +309,14 @@ func (m *mirror) pass() error {
 
 // copyTo brings the directory to of the target up to date with files of the directory from.
 func (m *mirror) copyTo(root, to, from string, names []string, whole bool) error {
-	dir, err := openBelow(root, to, false)
+	dir, err := OpenBelow(root, to, false)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
 	for _, n := range names {
-		if err := catchUp(filepath.Join(from, n), filepath.Join(through(dir), n), whole); err != nil {
-			return named(err, dir)
+		if err := catchUp(filepath.Join(from, n), filepath.Join(Through(dir), n), whole); err != nil {
+			return Named(err, dir)
 		}
 	}
 	return nil

@@ -58,7 +58,7 @@ func (j *Journal) Past() ([]*Past, error) {
 		}
 		out = append(out, p)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].stamp() < out[j].stamp() })
+	sort.Slice(out, func(a, b int) bool { return out[a].stamp() < out[b].stamp() })
 	return out, nil
 }
 

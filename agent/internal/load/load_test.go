@@ -57,7 +57,7 @@ func TestFleet(t *testing.T) {
 		}
 		return prototest.Fault{}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	away := time.AfterFunc(300*time.Millisecond, func() { c.Stop(); time.Sleep(100 * time.Millisecond); c.Start() })
 	defer away.Stop()
@@ -114,7 +114,7 @@ func TestForgetfulCollector(t *testing.T) {
 		}
 		return prototest.Fault{Kind: prototest.FaultStatus, Status: 200, Body: fmt.Sprintf(`{"next":%d}`, len(q.Events)+1)}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := f.Run(ctx); err != nil {
 		t.Fatal(err)

@@ -68,7 +68,7 @@ type Watch struct {
 	grew    map[string]time.Duration // when a log last grew
 	talk    []string                 // the last lines of the installer's conversation with its screen, if a log has it
 	talked  time.Duration            // when the last of them came
-	secrets []string
+	hide    func(string) string      // takes secrets out of a text
 	ship    shipper
 }
 
@@ -111,12 +111,11 @@ func (w *Watch) Known(stage string, failed bool) {
 	w.see(stage)
 }
 
-// Ship sets where the installer's logs are written, and how much of them is there already. Words that are secrets never
-// go there, nor into a finding.
-func (w *Watch) Ship(to io.Writer, written int64, secrets ...string) {
-	w.ship.w, w.ship.written = to, written
-	w.secrets = slices.DeleteFunc(secrets, func(s string) bool { return s == "" })
-}
+// Ship sets where the installer's logs are written, and how much of them is there already.
+func (w *Watch) Ship(to io.Writer, written int64) { w.ship.w, w.ship.written = to, written }
+
+// Hide sets what takes secrets out of each line before it goes there, or into a finding.
+func (w *Watch) Hide(hide func(string) string) { w.hide = hide }
 
 // Marks says how far each log has been read, for Resume.
 func (w *Watch) Marks() map[string]Mark {
@@ -240,10 +239,10 @@ func (w *Watch) due() string {
 }
 
 func (w *Watch) redact(s string) string {
-	for _, secret := range w.secrets {
-		s = strings.ReplaceAll(s, secret, "[secret]")
+	if w.hide == nil {
+		return s
 	}
-	return s
+	return w.hide(s)
 }
 
 func (w *Watch) remember(log, line string) {

@@ -441,7 +441,8 @@ func TestSecrets(t *testing.T) {
 	m := newMachine()
 	w := probe.New("debian")
 	var shipped bytes.Buffer
-	w.Ship(&shipped, 0, "CANARY", "")
+	w.Ship(&shipped, 0)
+	w.Hide(strings.NewReplacer("CANARY", "[secret]").Replace)
 	m.add("/var/log/syslog", "Nov 20 17:58:33 kernel: Command line: provost.claim=CANARY quiet\n"+
 		"Nov 20 17:58:33 x: "+strings.Repeat("a", 8155)+" provost.claim=CANARY\n"+
 		"Nov 20 17:58:33 main-menu[1]: WARNING **: Menu item 'CANARY' failed.\n")
@@ -488,7 +489,8 @@ func TestFollowingWordsAreRedacted(t *testing.T) {
 	m := newMachine()
 	m.add("/var/log/installer/curtin-install.log", "curtin: Installation failed with exception: x\nStderr: the token s3cret-word was refused\n")
 	w := probe.New("ubuntu")
-	w.Ship(new(bytes.Buffer), 0, "s3cret-word")
+	w.Ship(new(bytes.Buffer), 0)
+	w.Hide(strings.NewReplacer("s3cret-word", "[secret]").Replace)
 	for _, f := range w.Observe(m) {
 		if strings.Contains(f.Message, "s3cret") || f.Failed && !strings.Contains(f.Message, "Stderr: the token [secret] was refused") {
 			t.Errorf("message = %q", f.Message)

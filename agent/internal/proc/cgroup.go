@@ -24,9 +24,12 @@ type cgroup struct {
 	plain       bool     // it has no controllers, so that no step can leave limits to the next
 }
 
+// dirPrefix is how the name of each step's directory begins.
+const dirPrefix = "provost-steps-"
+
 // newCgroup makes one below parent, or gives nil.
 func newCgroup(parent string) *cgroup {
-	dir, err := os.MkdirTemp(parent, "provost-steps-")
+	dir, err := os.MkdirTemp(parent, dirPrefix)
 	if err != nil {
 		return nil
 	}
@@ -62,6 +65,21 @@ func (c *cgroup) pids() []int {
 		return nil
 	}
 	return cgroupPIDs(c.dir)
+}
+
+// others are the processes in the cgroups of other steps, which were left running or did not end.
+func (c *cgroup) others() []int {
+	dirs, err := filepath.Glob(filepath.Join(c.parent, dirPrefix+"*"))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, dir := range dirs {
+		if dir != c.dir {
+			pids = append(pids, cgroupPIDs(dir)...)
+		}
+	}
+	return pids
 }
 
 // close keeps the directory.

@@ -13,15 +13,19 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"provost/proto"
 )
 
-// group is the processes of one step. With a cgroup the kernel keeps the list, and nothing escapes it. Without, they are
-// the session of the script and whatever else descends from this process that was not there before the step: orphans
-// come to this process, if it is a subreaper.
+// group is the processes of one step: those in its cgroup, where it has one, those of the session of the script, and whatever
+// else descends from this process that was not there before the step. Orphans come to this process, if it is a subreaper. A
+// cgroup alone is not enough: root may write its own process id into the cgroup.procs of another.
 type group struct {
 	list   Processes
-	sid    int  // of the step; 0 before it starts
-	ended  bool // the script's own process was waited for
+	args   func(pid int) string
+	hide   *Redactor // of what a process was started with
+	sid    int       // of the step; 0 before it starts
+	ended  bool      // the script's own process was waited for
 	before map[int]uint64
 	cgroup *cgroup // nil for none
 	dir    string  // its directory
@@ -29,7 +33,7 @@ type group struct {
 
 // newGroup makes the group of a step that is to begin, in the cgroup that an earlier one left if that is the right one.
 func newGroup(s Spec, kept *cgroup) *group {
-	g := &group{list: s.Processes, before: map[int]uint64{}}
+	g := &group{list: s.Processes, args: s.ProcessArgs, hide: NewRedactor(s.Secrets), before: map[int]uint64{}}
 	if kept != nil && kept.parent != s.Cgroup {
 		kept.remove()
 		kept = nil
@@ -39,14 +43,12 @@ func newGroup(s Spec, kept *cgroup) *group {
 	}
 	if kept != nil {
 		g.cgroup, g.dir = kept, kept.dir
-		return g
 	}
 	g.remember()
 	return g
 }
 
-// remember takes down what is there before the step: without a cgroup, that tells whose a process is. It reads all of /proc,
-// but where this process has no child, there is nothing.
+// remember takes down what is there before the step. It reads all of /proc, but where this process has no child, there is nothing.
 func (g *group) remember() {
 	if g.list == nil || childless() {
 		return
@@ -69,51 +71,45 @@ func (g *group) leader(pid int) { g.sid = pid }
 
 // members lists the step's processes that are alive.
 func (g *group) members() []Process {
-	var all []Process
-	var pids []int
+	var inside []int
 	if g.cgroup != nil {
-		if pids = g.cgroup.pids(); len(pids) == 0 {
-			return nil
-		}
-	} else if g.gone() {
+		inside = g.cgroup.pids()
+	}
+	if len(inside) == 0 && g.gone() {
 		return nil
-	}
-	if g.list != nil {
-		all, _ = g.list() // without it: fewer are found by name, and the process group is signalled all the same
-	}
-	if g.dir != "" {
-		var out []Process
-		for _, pid := range pids {
-			i := slices.IndexFunc(all, func(p Process) bool { return p.PID == pid })
-			switch {
-			case i < 0 && g.list == nil:
-				out = append(out, Process{PID: pid, Name: "?"})
-			case i >= 0 && all[i].State != 'Z':
-				out = append(out, all[i])
-			}
-		}
-		return out
 	}
 	if g.list == nil {
-		if g.ended { // zombies are members of a process group, too
-			g.reapGroup()
-		}
-		if g.sid > 0 && unix.Kill(-g.sid, 0) == nil {
-			return []Process{{PID: -g.sid, Name: "process group"}}
-		}
-		return nil
+		return g.unlisted(inside)
+	}
+	all, err := g.list()
+	if err != nil {
+		return g.unlisted(inside)
 	}
 	own, _ := unix.Getsid(0)
-	var out []Process
-	for _, p := range descendants(all, os.Getpid(), g.before) {
-		if p.State != 'Z' && p.Session != own {
-			out = append(out, p)
-		}
+	var other []int // of steps before, in cgroups of theirs
+	if g.cgroup != nil {
+		other = g.cgroup.others()
 	}
-	for _, p := range all { // one that another subreaper adopted
-		if p.Session == g.sid && p.State != 'Z' && !slices.ContainsFunc(out, func(o Process) bool { return o.PID == p.PID }) {
-			out = append(out, p)
-		}
+	mine := map[int]bool{}
+	for _, p := range descendants(all, os.Getpid(), g.before) {
+		mine[p.PID] = p.Session != own && !slices.Contains(other, p.PID)
+	}
+	return slices.DeleteFunc(all, func(p Process) bool { // the session is also that of one that another subreaper adopted
+		return p.State == 'Z' || !mine[p.PID] && (g.sid == 0 || p.Session != g.sid) && !slices.Contains(inside, p.PID)
+	})
+}
+
+// unlisted is members where processes cannot be listed: those in the cgroup, and the process group as one.
+func (g *group) unlisted(inside []int) []Process {
+	var out []Process
+	for _, pid := range inside {
+		out = append(out, Process{PID: pid, Name: "?"})
+	}
+	if g.ended { // zombies are members of a process group, too
+		g.reapGroup()
+	}
+	if len(inside) == 0 && g.sid > 0 && unix.Kill(-g.sid, 0) == nil {
+		out = append(out, Process{PID: -g.sid, Name: "process group"})
 	}
 	return out
 }
@@ -160,13 +156,12 @@ func (g *group) signal(sig unix.Signal) {
 	}
 }
 
-// kill kills every process of the step, in one stroke where the kernel can (cgroup.kill, since 5.14).
+// kill kills every process of the step: those in the cgroup in one stroke where the kernel can (cgroup.kill, since 5.14), and
+// then whatever left it.
 func (g *group) kill() {
 	if g.cgroup != nil {
 		g.cgroup.killed = true
-		if err := os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0); err == nil {
-			return
-		}
+		os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0) // without it they are killed one by one
 	}
 	g.signal(unix.SIGKILL)
 }
@@ -179,6 +174,7 @@ func (g *group) finish(leave bool) []Straggler {
 		return nil
 	}
 	left := g.members()
+	out := stragglers(left, g.args, g.hide)
 	if !leave {
 		g.signal(unix.SIGTERM)
 		g.signal(unix.SIGCONT)
@@ -190,10 +186,36 @@ func (g *group) finish(leave bool) []Straggler {
 		}
 	}
 	alive := g.members()
+	for i, p := range left {
+		out[i].Killed = !slices.ContainsFunc(alive, func(a Process) bool { return a.PID == p.PID && a.Start == p.Start })
+	}
+	return out
+}
+
+const (
+	// argsWait bounds the reading of what a process was started with: the kernel takes it from that process's memory, and
+	// waits where that one waits for a disk.
+	argsWait = time.Second
+	// argsMax is how much of it is told, in bytes.
+	argsMax = 200
+)
+
+// stragglers names what was left, while it lives. Secrets are taken out of the arguments before those are cut.
+func stragglers(left []Process, args func(pid int) string, hide *Redactor) []Straggler {
 	var out []Straggler
 	for _, p := range left {
-		here := slices.ContainsFunc(alive, func(a Process) bool { return a.PID == p.PID && a.Start == p.Start })
-		out = append(out, Straggler{PID: p.PID, Name: p.Name, Args: p.Args, Killed: !here})
+		s := Straggler{PID: p.PID, Name: p.Name}
+		if args != nil {
+			got := make(chan string, 1)
+			go func() { got <- args(p.PID) }()
+			select {
+			case text := <-got:
+				s.Args = proto.Clip(hide.start(text), argsMax)
+			case <-time.After(argsWait):
+				args = nil // the others are named only
+			}
+		}
+		out = append(out, s)
 	}
 	return out
 }
@@ -262,9 +284,10 @@ func (s Straggler) String() string {
 	return fmt.Sprintf("%d (%s)", s.PID, what)
 }
 
-// EndLeftover kills what a step left when the agent that ran it died: the processes of its cgroup, or else of its session,
-// whose leader was pid, started at start. It gives them back.
-func EndLeftover(cgroup string, pid int, start uint64, list Processes) []Straggler {
+// EndLeftover kills what a step left when the agent that ran it died: the processes of its cgroup, those of its session, whose
+// leader was pid, started at start (0 if that is not known), and what descends from them. It gives them back. One that has left all
+// of these is not found: its orphans went to another process.
+func EndLeftover(cgroup string, pid int, start uint64, list Processes, args func(pid int) string, secrets []string) []Straggler {
 	find := func() []Process {
 		if list == nil {
 			return nil
@@ -273,22 +296,28 @@ func EndLeftover(cgroup string, pid int, start uint64, list Processes) []Straggl
 		if err != nil {
 			return nil
 		}
-		inside := cgroupPIDs(cgroup)
-		var out []Process
+		mine := map[int]bool{}
+		for _, p := range cgroupPIDs(cgroup) {
+			mine[p] = true
+		}
+		session := !slices.ContainsFunc(all, func(p Process) bool { // else the number was given to another process since
+			return pid == 0 || p.PID == pid && !mine[pid] && p.Start != start
+		})
 		for _, p := range all {
-			switch {
-			case p.State == 'Z':
-			case cgroup != "" && slices.Contains(inside, p.PID):
-				out = append(out, p)
-			case cgroup == "" && p.PID == pid && p.Start != start: // the number was given to another process since
-				return nil
-			case cgroup == "" && p.Session == pid:
-				out = append(out, p)
+			if session && p.Session == pid {
+				mine[p.PID] = true
 			}
 		}
-		return out
+		for _, p := range all {
+			if mine[p.PID] {
+				for _, d := range descendants(all, p.PID, nil) {
+					mine[d.PID] = true
+				}
+			}
+		}
+		return slices.DeleteFunc(all, func(p Process) bool { return p.State == 'Z' || !mine[p.PID] })
 	}
-	left := find()
+	out := stragglers(find(), args, NewRedactor(secrets))
 	for end := time.Now().Add(killWait); time.Now().Before(end); time.Sleep(poll) {
 		now := find()
 		if len(now) == 0 {
@@ -298,9 +327,8 @@ func EndLeftover(cgroup string, pid int, start uint64, list Processes) []Straggl
 			unix.Kill(p.PID, unix.SIGKILL)
 		}
 	}
-	var out []Straggler
-	for _, p := range left {
-		out = append(out, Straggler{PID: p.PID, Name: p.Name, Args: p.Args, Killed: true})
+	for i := range out {
+		out[i].Killed = true
 	}
 	if cgroup != "" {
 		os.Remove(cgroup) // EBUSY: something is stuck in the kernel; it stays

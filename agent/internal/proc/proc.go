@@ -18,6 +18,8 @@ import (
 )
 
 const (
+	// checkWait bounds the look at a step's script before it starts: the disk that holds it may not answer.
+	checkWait = 30 * time.Second
 	// settleTime is what processes that are just ending have before they count as left behind: a tee of the script's
 	// output ends when it has read the end of its pipe, and on a busy machine that takes a while.
 	settleTime = time.Second
@@ -40,10 +42,10 @@ type Process struct {
 	PID, PPID, Session int
 	Start              uint64 // clock ticks after the boot, field 22 of /proc/PID/stat
 	State              byte   // Z is a zombie
-	Name, Args         string
+	Name               string
 }
 
-// Processes lists every process of the machine.
+// Processes lists every process of the machine. It must not read what the kernel takes from another process's memory.
 type Processes func() ([]Process, error)
 
 // Spec says what to run.
@@ -72,8 +74,10 @@ type Spec struct {
 	LeaveRunning bool
 	OutputFile   *os.File
 
-	// Processes finds the step's processes where there is no cgroup. Without both only its process group is found.
+	// Processes finds the step's processes. Without it only its process group is found, and what is in its cgroup.
 	Processes Processes
+	// ProcessArgs gives the start of what a process was started with, for what the step leaves behind; may be nil. It may hang.
+	ProcessArgs func(pid int) string
 	// Cgroup is a directory of a cgroup v2 hierarchy in which one for the step is made; empty for none. Where that does
 	// not work the step runs without.
 	Cgroup string
@@ -85,8 +89,8 @@ type Spec struct {
 type Straggler struct {
 	PID    int
 	Name   string
-	Args   string
-	Killed bool // it is gone; false with LeaveRunning, and for one that not even KILL ended in time
+	Args   string // at most argsMax bytes; empty if unknown
+	Killed bool   // it is gone; false with LeaveRunning, and for one that not even KILL ended in time
 }
 
 // Result says how the step ended.
@@ -111,9 +115,7 @@ func BecomeSubreaper() error {
 }
 
 // wait waits for the script's own process, and ends all of the step at its deadline or when the context is over.
-func wait(ctx context.Context, s Spec, g *group, ended <-chan exit) Result {
-	deadline := time.NewTimer(s.Timeout)
-	defer deadline.Stop()
+func wait(ctx context.Context, deadline <-chan time.Time, s Spec, g *group, ended <-chan exit) Result {
 	tick := time.NewTicker(5 * time.Second) // orphans that have ended are zombies until somebody asks for them
 	defer tick.Stop()
 	for {
@@ -122,21 +124,26 @@ func wait(ctx context.Context, s Spec, g *group, ended <-chan exit) Result {
 			return verdict(s, e)
 		case <-tick.C:
 			g.reap()
-		case <-deadline.C:
-			r := stop(g, s.Grace, ended)
-			r.Outcome = proto.OutcomeTimeout
-			r.Message = fmt.Sprintf("not done after %s: ended by the agent", proto.Duration(s.Timeout))
-			return r
+			continue
+		case <-deadline:
 		case <-ctx.Done():
-			r := stop(g, s.Grace, ended)
-			if errors.Is(context.Cause(ctx), ErrAbort) {
-				r.Outcome, r.Message = proto.OutcomeAborted, "ended by an order"
-			} else {
-				r.Outcome, r.Message = proto.OutcomeInterrupted, "ended because the agent was told to stop"
-			}
-			return r
 		}
+		why, msg := cut(ctx, s)
+		r := stop(g, s.Grace, ended)
+		r.Outcome, r.Message = why, msg
+		return r
 	}
+}
+
+// cut says why a step is ended by the agent: the context, else the deadline.
+func cut(ctx context.Context, s Spec) (proto.Outcome, string) {
+	switch {
+	case ctx.Err() == nil:
+		return proto.OutcomeTimeout, fmt.Sprintf("not done after %s: ended by the agent", proto.Duration(s.Timeout))
+	case errors.Is(context.Cause(ctx), ErrAbort):
+		return proto.OutcomeAborted, "ended by an order"
+	}
+	return proto.OutcomeInterrupted, "ended because the agent was told to stop"
 }
 
 // stop ends every process of the step: TERM, grace, KILL. What the script's own process said at its end is dropped: it was
@@ -146,7 +153,7 @@ func stop(g *group, grace time.Duration, ended <-chan exit) Result {
 	over := func() bool {
 		select {
 		case <-ended:
-			gone = true
+			gone, g.ended = true, true
 		default:
 		}
 		return gone && len(g.members()) == 0

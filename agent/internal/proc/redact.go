@@ -56,6 +56,12 @@ func (r *Redactor) String(text string) string {
 	return string(append(f.write([]byte(text)), f.end()...))
 }
 
+// start is String for the start of a text: what may be the start of a secret at its end is left out.
+func (r *Redactor) start(text string) string {
+	f := filter{r: r}
+	return string(f.write([]byte(text)))
+}
+
 // filter is a Redactor on a stream: a secret may come in any number of pieces. It keeps back what may be the beginning of
 // one, and nothing else.
 type filter struct {
@@ -145,6 +151,6 @@ func (r *Redactor) find(b []byte) [][2]int {
 			at += i + 1
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i][0] < out[j][0] }) // slices.SortFunc takes 12 kB of the program for each type
+	sort.Slice(out, func(a, b int) bool { return out[a][0] < out[b][0] })
 	return out
 }

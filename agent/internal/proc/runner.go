@@ -57,10 +57,14 @@ func Run(ctx context.Context, s Spec) Result {
 	return r.Run(ctx, s)
 }
 
-// Run runs the step to its end, and returns within Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
+// Run runs the step to its end, and returns within checkWait, Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
 // killWait, drainWait). A context that ends, ends the step as the deadline does: TERM to all its processes, grace, KILL.
 func (r *Runner) Run(ctx context.Context, s Spec) Result {
-	if err := Preflight(s); err != nil {
+	var flaw error
+	if !Within(checkWait, func() { flaw = Preflight(s) }) {
+		return Result{Outcome: proto.OutcomePreflight, Message: noAnswer}
+	}
+	if err := flaw; err != nil {
 		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(err.Error(), proto.MaxMessage)}
 	}
 	if r.bufs == nil {
@@ -73,7 +77,16 @@ func (r *Runner) Run(ctx context.Context, s Spec) Result {
 	g := newGroup(s, r.cgroup)
 	r.cgroup = nil
 	begin := time.Now()
-	pid, ended, err := r.launch(s, out, g)
+	deadline := time.NewTimer(s.Timeout)
+	defer deadline.Stop()
+	pid, ended, err := r.launch(ctx, deadline.C, s, out, g)
+	if errors.Is(err, errLate) {
+		res := Result{Duration: time.Since(begin)}
+		res.Outcome, res.Message = cut(ctx, s)
+		res.Message += "; it had not even started: the disk that holds " + s.Path + " does not answer"
+		r.bufs = nil // the start may still use it
+		return res
+	}
 	if err != nil {
 		out.abandon()
 		r.cgroup = g.release()
@@ -84,7 +97,7 @@ func (r *Runner) Run(ctx context.Context, s Spec) Result {
 	if s.Started != nil {
 		s.Started(pid, g.dir)
 	}
-	res := wait(ctx, s, g, ended)
+	res := wait(ctx, deadline.C, s, g, ended)
 	res.Duration = time.Since(begin)
 	res.Stragglers = g.finish(s.LeaveRunning)
 	g.reap()
@@ -148,8 +161,14 @@ func newSpawner() *spawner {
 	return p
 }
 
-// launch starts the script. A spawner that still waits for an earlier one, which not even KILL ended, ends with that.
-func (r *Runner) launch(s Spec, out *output, g *group) (pid int, ended <-chan exit, err error) {
+const noAnswer = "the disk that holds the script does not answer: see the kernel's log, dmesg"
+
+var errLate = errors.New("the start takes too long")
+
+// launch starts the script. A spawner that still waits for an earlier one, which not even KILL ended, ends with that. Fork and exec
+// wait for the disk that holds the script, and are waited for until the step's deadline, or the context's end: then errLate comes,
+// what was to be the step's belongs to the start, and a script that starts after all is killed.
+func (r *Runner) launch(ctx context.Context, deadline <-chan time.Time, s Spec, out *output, g *group) (pid int, ended <-chan exit, err error) {
 	if r.null == nil {
 		if r.null, err = os.Open(os.DevNull); err != nil {
 			return 0, nil, err
@@ -168,8 +187,24 @@ func (r *Runner) launch(s Spec, out *output, g *group) (pid int, ended <-chan ex
 	}
 	up, end := make(chan started, 1), make(chan exit, 1)
 	r.spawner.jobs <- job{s, out, g, r.null, up, end}
-	u := <-up // fork and exec; they wait for nothing but the disk that holds the script
-	return u.pid, end, u.err
+	select {
+	case u := <-up:
+		return u.pid, end, u.err
+	case <-deadline:
+	case <-ctx.Done():
+	}
+	r.null = nil
+	go func() {
+		if u := <-up; u.err == nil {
+			g.leader(u.pid)
+			g.kill()
+			<-end
+			g.finish(false)
+		}
+		out.abandon()
+		g.release().remove()
+	}()
+	return 0, nil, errLate
 }
 
 // start starts the script. A cgroup that the kernel does not take is given up.

@@ -231,14 +231,17 @@ func Delivered(d Dir, j Journal, past []Records, last uint64, logs []proto.LogIn
 	return true
 }
 
-// Flush waits until everything that the journal and its logs hold at this moment is acknowledged, at most until the
+// Flush waits until everything that the journal, and if wanted its logs, hold at this moment is acknowledged, at most until the
 // context ends. Whoever sends it, this process or another.
-func Flush(ctx context.Context, d Dir, j Journal, past []Records) error {
+func Flush(ctx context.Context, d Dir, j Journal, past []Records, withLogs bool) error {
 	last, err := j.Last()
 	if err != nil {
 		return fmt.Errorf("waiting for the collector: %w", err)
 	}
-	logs := j.Logs()
+	var logs []proto.LogInfo
+	if withLogs {
+		logs = j.Logs()
+	}
 	for !Delivered(d, j, past, last, logs) {
 		select {
 		case <-ctx.Done():

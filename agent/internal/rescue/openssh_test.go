@@ -50,7 +50,7 @@ func TestOpenSSH(t *testing.T) {
 	}
 	run := func(stdin string, args ...string) (int, string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		args = append([]string{"-F", "none", "-p", port, "-i", keyFile, "-o", "UserKnownHostsFile=" + known, "-o", "StrictHostKeyChecking=yes",
 			"-o", "BatchMode=yes", "-o", "IdentityAgent=none", "-o", "LogLevel=ERROR", "root@" + name}, args...)

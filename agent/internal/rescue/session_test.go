@@ -269,7 +269,7 @@ func TestServerStops(t *testing.T) {
 	soon(t, "the command runs", alive(pid))
 	began := time.Now()
 	s.stop()
-	if d := time.Since(began); d > 3*time.Second {
+	if d := time.Since(began); d > time.Minute {
 		t.Errorf("Serve took %s to end, with a connection that says nothing", d)
 	}
 	soon(t, "the command has ended", not(alive(pid)))
@@ -288,8 +288,8 @@ func TestHeldOutput(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		out, err := sess.Output("(trap '' HUP; exec sleep 20) & echo started; exit 4")
-		if d := time.Since(began); status(err) != 4 || strings.TrimSpace(string(out)) != "started" || d > 5*time.Second {
+		out, err := sess.Output("(trap '' HUP; exec sleep 300) & echo started; exit 4")
+		if d := time.Since(began); status(err) != 4 || strings.TrimSpace(string(out)) != "started" || d > 2*time.Minute {
 			t.Errorf("terminal=%v: %q, %v after %s, want status 4 within the linger time", terminal, out, err, d)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,22 +32,23 @@ type success struct {
 
 // stateRoot is the directory that lasts as long as what the step does: the target's, or this machine's.
 func (r *runner) stateRoot() (*os.Root, error) {
-	outside := r.d.StateDir
-	if r.o.Root != "" {
-		outside = filepath.Join(r.o.Root, targetDir)
-	}
-	return openDir(r.o.Root, outside)
+	dir, _, err := openDir(r.o.Root, r.d.StateDir)
+	return dir, err
 }
 
 // successes reads changesFile. One that is not there, or cannot be read, lets every step run.
 func (r *runner) successes() map[string]success {
 	all := map[string]success{}
-	dir, err := r.stateRoot()
-	if err != nil {
-		return all
-	}
-	defer dir.Close()
-	b, err := dir.ReadFile(changesFile)
+	var b []byte
+	err := onDisk(r, r.d.diskWait, func() error {
+		dir, err := r.stateRoot()
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		b, err = dir.ReadFile(changesFile)
+		return err
+	})
 	if err == nil {
 		err = json.Unmarshal(b, &all)
 	}
@@ -77,6 +77,10 @@ func (r *runner) succeeded(s proto.Step, digest string) error {
 	if err != nil {
 		return err
 	}
+	return onDisk(r, r.d.diskWait, func() error { return r.keepSuccesses(b) })
+}
+
+func (r *runner) keepSuccesses(b []byte) error {
 	dir, err := r.stateRoot()
 	if err != nil {
 		return err
@@ -142,7 +146,8 @@ func (r *runner) unchanged(s proto.Step) bool {
 	return true
 }
 
-// changeDigest is over what an on-change step depends on: script, environment, the inputs' content, and the system's image.
+// changeDigest is over what an on-change step depends on: script, environment, the inputs' content, and the system's image. The
+// inputs are read within the step's timeout.
 func (r *runner) changeDigest(s proto.Step) (string, error) {
 	h := sha256.New()
 	part := func(kind, name, value string) {
@@ -162,27 +167,48 @@ func (r *runner) changeDigest(s proto.Step) (string, error) {
 		}
 		part("kernel", "", unix.ByteSliceToString(u.Release[:])+" "+unix.ByteSliceToString(u.Version[:]))
 	}
-	dir, err := os.OpenRoot(root)
+	end := time.Now().Add(s.Timeout.D())
+	err := onDisk(r, s.Timeout.D(), func() error {
+		dir, err := os.OpenRoot(root)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		for i, name := range append([]string{"/etc/os-release"}, s.Inputs...) {
+			sum, err := digestIn(dir, name, end)
+			if err != nil && i == 0 {
+				sum, err = "none", nil // nothing says what system it is
+			}
+			if err != nil {
+				return fmt.Errorf("input %s: %w", name, err)
+			}
+			part("input", name, sum)
+		}
+		return nil
+	})
 	if err != nil {
 		return "", err
-	}
-	defer dir.Close()
-	for i, name := range append([]string{"/etc/os-release"}, s.Inputs...) {
-		sum, err := digestIn(dir, name)
-		if err != nil && i == 0 {
-			sum, err = "none", nil // nothing says what system it is
-		}
-		if err != nil {
-			return "", fmt.Errorf("input %s: %w", name, err)
-		}
-		part("input", name, sum)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// before reads until a moment, and then fails.
+type before struct {
+	r   io.Reader
+	end time.Time
+}
+
+func (b before) Read(p []byte) (int, error) {
+	if time.Now().After(b.end) {
+		return 0, errors.New("reading it takes longer than the step's timeout: give a smaller file, or a longer timeout")
+	}
+	return b.r.Read(p)
+}
+
 // digestIn gives the SHA-256 of a file's content as it is seen in a root, "absent" if there is none. Links count as what
-// they lead to, absolute ones within the root.
-func digestIn(dir *os.Root, name string) (string, error) {
+// they lead to, absolute ones within the root. It reads regular files only, and waits for none that is a pipe by now.
+func digestIn(dir *os.Root, name string, end time.Time) (string, error) {
+	notOne := errors.New("it is no file: on-change looks at the content of files")
 	rel := strings.TrimPrefix(path.Clean(name), "/")
 	for range 16 { // of links: as many as a sane system has
 		info, err := dir.Lstat(rel)
@@ -204,15 +230,18 @@ func digestIn(dir *os.Root, name string) (string, error) {
 			continue
 		}
 		if !info.Mode().IsRegular() {
-			return "", errors.New("it is no file: on-change looks at the content of files")
+			return "", notOne
 		}
-		f, err := dir.Open(rel)
+		f, err := dir.OpenFile(rel, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return "", err
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+			return "", errors.Join(err, notOne)
+		}
 		h := sha256.New()
-		if _, err := io.Copy(h, f); err != nil {
+		if _, err := io.Copy(h, before{f, end}); err != nil {
 			return "", err
 		}
 		return hex.EncodeToString(h.Sum(nil)), nil

@@ -31,6 +31,8 @@ type past struct {
 	passed  bool          // an order passes over it
 	owed    *proto.Order  // that order, while the end that it makes is not recorded
 	first   time.Time     // of the first start
+	took    time.Duration // from then to the last record of it, by the kernels' clocks: the time between two boots does not count
+	at      proto.Event   // that record
 	exit    int           // of the last end
 	asked   int           // ends that asked for a restart, or for another run
 	reboots int           // those of them that asked for a restart
@@ -63,6 +65,18 @@ func readHistory(j *journal.Journal, install, boot string, progress []proto.Even
 
 func (h *history) apply(e proto.Event) {
 	k := key(e.Phase, e.Step)
+	if p, ok := h.steps[k]; ok && !p.first.IsZero() {
+		since := time.Duration(e.OffsetMS-p.at.OffsetMS) * time.Millisecond
+		if e.Boot != p.at.Boot { // the wall clock says less only where it was set back
+			since = time.Duration(e.OffsetMS) * time.Millisecond
+			if wall := e.Time.Sub(p.at.Time); wall > 0 {
+				since = min(since, wall)
+			}
+		}
+		p.took += max(0, since)
+		p.at = e
+		h.steps[k] = p
+	}
 	switch e.Kind {
 	case proto.KindStepStart:
 		p := h.steps[k]
@@ -70,7 +84,7 @@ func (h *history) apply(e proto.Event) {
 		p.passed, p.owed = false, nil
 		delete(h.forced, e.Step)
 		if p.first.IsZero() {
-			p.first = e.Time
+			p.first, p.at = e.Time, e
 		}
 		h.steps[k] = p
 	case proto.KindStepEnd:

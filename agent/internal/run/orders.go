@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +21,8 @@ import (
 // maxOrder is the length of an order's file at most: a plan of 1000 steps in base 64 is some 600 KiB.
 const maxOrder = proto.MaxBody
 
-// WriteOrder puts an order where a run finds it. The same id twice is the same order.
+// WriteOrder puts an order where a run finds it. The same id twice is the same order. On a full disk it goes where space for one
+// order is set aside.
 func WriteOrder(stateDir string, o proto.Order) error {
 	if err := proto.CheckName("order", o.ID); err != nil {
 		return fmt.Errorf("writing order: %w", err)
@@ -38,9 +38,17 @@ func WriteOrder(stateDir string, o proto.Order) error {
 	if err != nil {
 		return fmt.Errorf("writing order: %w", err)
 	}
-	if err := replaceFile(filepath.Join(dir, o.ID+".json"), b, 0o600); err != nil {
+	path := filepath.Join(dir, o.ID+".json")
+	if err = replaceFile(path, b, 0o600); noSpace(err) {
+		if serr := takeSlot(path, b); serr != nil {
+			return fmt.Errorf("writing order: %w; %w", err, serr)
+		}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("writing order: %w", err)
 	}
+	keepSlot(dir)
 	return nil
 }
 
@@ -73,7 +81,7 @@ func (r *runner) orders() []proto.Order {
 		return nil // mostly there is none
 	}
 	var out []proto.Order
-	for _, e := range entries {
+	for _, e := range entries { // sorted by their names, which are the orders' ids
 		path := filepath.Join(dir, e.Name())
 		if !strings.HasSuffix(e.Name(), ".json") {
 			continue
@@ -91,7 +99,6 @@ func (r *runner) orders() []proto.Order {
 			out = append(out, o)
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].ID < out[j].ID }) // slices.SortFunc takes 12 kB of the program for each type
 	return out
 }
 

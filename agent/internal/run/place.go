@@ -3,6 +3,7 @@
 package run
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +14,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"provost/agent/internal/journal"
 	"provost/agent/internal/proc"
 	"provost/proto"
 )
@@ -32,87 +35,164 @@ type place struct {
 	status string // the status file as the agent sees it
 }
 
-// prepare copies what the step needs to where it can see it. In a chroot that are real copies, no bind mounts: after a
-// kill -9 nothing is left that keeps the installer from unmounting the target.
-func (r *runner) prepare(s proto.Step, try int) (place, error) {
+// laid is what a step finds on disk, and what is to be said of that.
+type laid struct {
+	where      string // the agent's directory as the agent sees it
+	lib, agent string // their paths as the step sees them
+	log        *journal.LogWriter
+	file       *os.File // instead, of a step that leaves something running
+	notes      []string
+}
+
+// prepare lays out what the step needs where it can see it, and opens its log. In a chroot those are real copies, no bind mounts:
+// after a kill -9 nothing is left that keeps the installer from unmounting the target.
+func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error) {
 	chroot := *s.Chroot && r.o.Root != ""
 	if *s.Chroot && r.o.Root == "" && r.o.Phase == proto.PhasePost {
-		return place{}, fmt.Errorf("step %s runs in the target: say with --root where that is mounted", s.Name)
+		return place{}, laid{}, fmt.Errorf("step %s runs in the target: say with --root where that is mounted", s.Name)
 	}
 	from, err := r.d.Script(s.Digest)
 	if err != nil {
-		return place{}, fmt.Errorf("script %s: %w", s.Script, err)
+		return place{}, laid{}, fmt.Errorf("script %s: %w", s.Script, err)
 	}
-	// outside is the agent's directory as the agent sees it, inside as the step sees it.
-	outside, inside, root := r.d.StateDir, r.d.StateDir, ""
-	lib, agent := r.d.Lib, r.d.Agent
-	if r.o.Root != "" {
-		outside = filepath.Join(r.o.Root, targetDir)
-		inside = outside
+	script := "bin/steps/" + s.Script // bin is never noexec
+	status := "run/.status-" + s.Name
+	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, lookForProc: chroot && !r.toldProc, compare: !r.copied}
+	var got, none laid
+	if err := onDisk(r, r.d.diskWait, func() (err error) {
+		if got, err = l.lay(from, script, status); err == nil {
+			err = l.open(&got, s, try, log)
+		}
+		return err
+	}); err != nil {
+		return place{}, none, err
 	}
+	for _, n := range got.notes {
+		r.note("", n, true)
+	}
+	r.toldProc, r.copied = r.toldProc || chroot, r.copied || chroot
+	// inside is the agent's directory as the step sees it, seen the target.
+	inside, seen, root := got.where, r.o.Root, ""
 	if chroot {
-		root, inside = r.o.Root, targetDir
+		inside, seen, root = targetDir, "", r.o.Root
 	}
-	dir, err := openDir(r.o.Root, outside)
+	env := environment(s, map[string]string{
+		"NODE": r.plan.Node, "INSTALL": r.plan.Install, "ATTEMPT": strconv.Itoa(max(1, r.d.Attempt)), "PHASE": string(r.o.Phase), "STEP": s.Name,
+		"TRY": strconv.Itoa(try), "REBOOTS": strconv.Itoa(r.history.steps[key(r.o.Phase, s.Name)].reboots), "ROOT": seen, "LIB": got.lib, "AGENT": got.agent, "PROFILE": r.plan.Profile,
+		"RUN": path.Join(inside, "run"), "STATUS": path.Join(inside, status),
+	}, r.plan.Attrs)
+	return place{
+		spec: proc.Spec{Name: s.Name, Path: path.Join(inside, script), Env: env, Root: root, Digest: s.Digest, Timeout: s.Timeout.D(),
+			Grace: s.Grace.D(), Secrets: r.secrets, SuccessCodes: s.SuccessCodes, Processes: r.d.Processes, ProcessArgs: r.d.ProcessArgs, Cgroup: r.d.Cgroup},
+		status: filepath.Join(got.where, status),
+	}, got, nil
+}
+
+// layer lays out what a step needs. It shares nothing that changes with the runner, which may not have waited for it.
+type layer struct {
+	d           Deps
+	o           Options
+	install     string
+	chroot      bool
+	lookForProc bool
+	compare     bool // whether the target's program is this one is not known
+	notes       []string
+}
+
+func (l *layer) note(format string, args ...any) {
+	l.notes = append(l.notes, fmt.Sprintf(format, args...))
+}
+
+// lay copies script, tools and private directory to the agent's directory, and makes the status file.
+func (l *layer) lay(from, script, status string) (got laid, err error) {
+	defer func() { got.notes = l.notes }()
+	got.lib, got.agent = l.d.Lib, l.d.Agent
+	dir, where, err := openDir(l.o.Root, l.d.StateDir)
 	if err != nil {
-		return place{}, fmt.Errorf("making %s: %w", outside, err)
+		return got, fmt.Errorf("making the agent's directory: %w", err)
 	}
 	defer dir.Close()
-	script := "bin/steps/" + s.Script // bin is never noexec
+	got.where = where
 	err = copyIn(dir, from, script, 0o755)
 	if errors.Is(err, unix.ENOSPC) { // the copies of steps that are over make room
 		err = errors.Join(dir.RemoveAll("bin/steps"), copyIn(dir, from, script, 0o755))
 	}
 	if err != nil {
-		return place{}, err
+		return got, err
 	}
-	if chroot {
-		if lib, agent, err = r.copyTools(dir, inside); err != nil {
-			return place{}, err
+	if l.chroot {
+		if got.lib, got.agent, err = l.copyTools(dir); err != nil {
+			return got, err
 		}
-		r.lookForProc()
 	}
-	if err := r.private(dir); err != nil {
-		return place{}, err
+	if l.lookForProc {
+		l.look()
 	}
-	status := "run/.status-" + s.Name
-	if err := errors.Join(dir.RemoveAll(status), dir.WriteFile(status, nil, 0o600)); err != nil {
-		return place{}, err
+	if err := l.private(dir); err != nil {
+		return got, err
 	}
-	seen := ""
-	if !chroot {
-		seen = r.o.Root
-	}
-	env := environment(s, map[string]string{
-		"NODE": r.plan.Node, "INSTALL": r.plan.Install, "ATTEMPT": strconv.Itoa(max(1, r.d.Attempt)), "PHASE": string(r.o.Phase), "STEP": s.Name,
-		"TRY": strconv.Itoa(try), "REBOOTS": strconv.Itoa(r.history.steps[key(r.o.Phase, s.Name)].reboots), "ROOT": seen, "LIB": lib, "AGENT": agent, "PROFILE": r.plan.Profile,
-		"RUN": path.Join(inside, "run"), "STATUS": path.Join(inside, status),
-	}, r.plan.Attrs)
-	return place{
-		spec: proc.Spec{Name: s.Name, Path: path.Join(inside, script), Env: env, Root: root, Digest: s.Digest, Timeout: s.Timeout.D(),
-			Grace: s.Grace.D(), Secrets: r.secrets, SuccessCodes: s.SuccessCodes, Processes: r.d.Processes, Cgroup: r.d.Cgroup},
-		status: filepath.Join(outside, status),
-	}, nil
+	return got, errors.Join(dir.RemoveAll(status), dir.WriteFile(status, nil, 0o600))
 }
 
-// openDir makes and opens the agent's directory. In the target no symbolic link leads out of it.
-func openDir(root, dir string) (*os.Root, error) {
-	if root == "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+// open opens the step's log and begins it.
+func (l *layer) open(got *laid, s proto.Step, try int, name string) (err error) {
+	var w io.Writer
+	if s.LeaveRunning {
+		got.file, err = l.d.Journal.LogFile(name)
+		w = got.file
+	} else {
+		got.log, err = l.d.Journal.Log(name)
+		w = got.log
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(w, "== step %s, try %d, %s\n", s.Name, try, time.Now().UTC().Format(time.RFC3339))
+	}
+	if err == nil {
+		return nil
+	}
+	l.note("the output of step %s is not kept: %v", s.Name, err)
+	got.notes = l.notes
+	if s.LeaveRunning {
+		got.file, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		return err
+	}
+	return nil
+}
+
+// close ends the log, as far as its disk answers within logWait.
+func (l *laid) close() {
+	if l.file == nil && l.log == nil {
+		return
+	}
+	proc.Within(logWait, func() {
+		if l.file != nil {
+			l.file.Close()
+		} else {
+			l.log.Close()
 		}
-		return os.OpenRoot(dir)
+	})
+}
+
+// openDir makes and opens the agent's directory: state, or with a root the one in the target, of which a link means what it will
+// mean there. It gives its path, in which no link is left then.
+func openDir(root, state string) (dir *os.Root, path string, err error) {
+	if root == "" {
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			return nil, "", err
+		}
+		dir, err = os.OpenRoot(state)
+		return dir, state, err
 	}
-	top, err := os.OpenRoot(root)
+	in, err := journal.OpenBelow(root, strings.TrimPrefix(targetDir, "/"), true)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	defer top.Close()
-	rel := strings.TrimPrefix(targetDir, "/")
-	if err := top.MkdirAll(rel, 0o700); err != nil {
-		return nil, err
+	defer in.Close()
+	if path, err = os.Readlink(journal.Through(in)); err != nil {
+		return nil, "", err
 	}
-	return top.OpenRoot(rel)
+	dir, err = os.OpenRoot(journal.Through(in))
+	return dir, path, err
 }
 
 // copyIn writes a fresh copy of the file from into dir. The old one goes away first: a step may have linked it elsewhere.
@@ -144,9 +224,9 @@ func copyIn(dir *os.Root, from, name string, mode fs.FileMode) error {
 }
 
 // copyTools brings the shell library and the agent into the target, and gives their paths there.
-func (r *runner) copyTools(dir *os.Root, inside string) (lib, agent string, err error) {
-	if r.d.Lib != "" {
-		entries, err := os.ReadDir(r.d.Lib)
+func (l *layer) copyTools(dir *os.Root) (lib, agent string, err error) {
+	if l.d.Lib != "" {
+		entries, err := os.ReadDir(l.d.Lib)
 		if err != nil {
 			return "", "", fmt.Errorf("copying the shell library: %w", err)
 		}
@@ -154,59 +234,84 @@ func (r *runner) copyTools(dir *os.Root, inside string) (lib, agent string, err 
 			if !e.Type().IsRegular() {
 				continue
 			}
-			if err := copyIn(dir, filepath.Join(r.d.Lib, e.Name()), "lib/"+e.Name(), 0o644); err != nil {
+			if err := copyIn(dir, filepath.Join(l.d.Lib, e.Name()), "lib/"+e.Name(), 0o644); err != nil {
 				return "", "", err
 			}
 		}
-		lib = path.Join(inside, "lib")
+		lib = path.Join(targetDir, "lib")
 	}
-	if r.d.Agent != "" {
-		was, werr := dir.Stat("bin/provost-agent")
-		now, err := os.Stat(r.d.Agent)
-		if err != nil {
+	if l.d.Agent != "" {
+		if same, err := l.sameAgent(dir); err != nil {
 			return "", "", fmt.Errorf("copying the agent: %w", err)
-		}
-		if werr != nil || was.Size() != now.Size() {
-			if err := copyIn(dir, r.d.Agent, "bin/provost-agent", 0o755); err != nil {
+		} else if !same {
+			if err := copyIn(dir, l.d.Agent, "bin/provost-agent", 0o755); err != nil {
 				return "", "", err
 			}
 		}
-		agent = path.Join(inside, "bin/provost-agent")
+		agent = path.Join(targetDir, "bin/provost-agent")
 	}
 	return lib, agent, nil
+}
+
+// sameAgent reports whether the target has this agent's program: by its size, and at a run's first look by its bytes, since an
+// earlier install may have left one of the same size.
+func (l *layer) sameAgent(dir *os.Root) (bool, error) {
+	now, err := os.Stat(l.d.Agent)
+	if err != nil {
+		return false, err
+	}
+	was, err := dir.Lstat("bin/provost-agent")
+	if err != nil || !was.Mode().IsRegular() || was.Size() != now.Size() {
+		return false, nil // it is copied
+	}
+	if !l.compare {
+		return true, nil
+	}
+	mine, err := os.ReadFile(l.d.Agent)
+	if err != nil {
+		return false, err
+	}
+	its, err := dir.ReadFile("bin/provost-agent")
+	return err == nil && bytes.Equal(mine, its), nil
 }
 
 // procMagic is the type of procfs in statfs(2).
 const procMagic = 0x9fa0
 
-// lookForProc notes, once a run, that the target has no /proc: many tools fail without it, in ways that hide it.
-func (r *runner) lookForProc() {
-	if r.toldProc {
-		return
-	}
-	r.toldProc = true
+// look notes, once a run, that the target has no /proc: many tools fail without it, in ways that hide it.
+func (l *layer) look() {
 	var sf unix.Statfs_t
-	at := filepath.Join(r.o.Root, "proc")
+	at := filepath.Join(l.o.Root, "proc")
 	if err := unix.Statfs(at, &sf); err != nil || sf.Type != procMagic {
-		r.note("", "/proc is not mounted in the target, so some tools will not work there: mount -t proc proc "+at, true)
+		l.note("/proc is not mounted in the target, so some tools will not work there: mount -t proc proc %s", at)
 	}
 }
 
-// private makes the directory that lasts the install. In the target it begins with what the phases before left in /run.
-func (r *runner) private(dir *os.Root) error {
+// privateOf says which install the private directory is of: a disk that was not formatted has an earlier one's.
+const privateOf = "run.install"
+
+// private makes the directory that lasts the install. In the target it begins with what the phases before left in /run. One of
+// another install is put aside; one that does not say is, in a target, another's.
+func (l *layer) private(dir *os.Root) error {
 	if _, err := dir.Stat("run"); err == nil {
-		return nil
+		of, err := dir.ReadFile(privateOf)
+		if string(of) == l.install || errors.Is(err, fs.ErrNotExist) && l.o.Root == "" {
+			return nil
+		}
+		if err := dir.Rename("run", fmt.Sprintf("run.old-%d", time.Now().UnixNano())); err != nil {
+			return fmt.Errorf("putting an earlier install's PROVOST_RUN aside: %w", err)
+		}
 	}
-	if err := dir.MkdirAll("run", 0o700); err != nil {
+	if err := errors.Join(dir.MkdirAll("run", 0o700), dir.WriteFile(privateOf, []byte(l.install), 0o600)); err != nil {
 		return err
 	}
-	if r.o.Root == "" {
-		if err := r.unpackPrivate(dir); err != nil {
-			r.note("", "PROVOST_RUN does not have all that was kept before the restart: "+err.Error(), true)
+	if l.o.Root == "" {
+		if err := l.unpackPrivate(dir); err != nil {
+			l.note("PROVOST_RUN does not have all that was kept before the restart: %v", err)
 		}
 		return nil
 	}
-	from := filepath.Join(r.d.StateDir, "run")
+	from := filepath.Join(l.d.StateDir, "run")
 	room := int64(maxPrivate)
 	return filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".status-") {
@@ -221,7 +326,7 @@ func (r *runner) private(dir *os.Root) error {
 			return nil
 		}
 		if room -= info.Size(); room < 0 {
-			r.note("", fmt.Sprintf("PROVOST_RUN holds more than %d bytes: %s and what follows stays behind", maxPrivate, rel), true)
+			l.note("PROVOST_RUN holds more than %d bytes: %s and what follows stays behind", maxPrivate, rel)
 			return fs.SkipAll
 		}
 		return copyIn(dir, p, path.Join("run", filepath.ToSlash(rel)), info.Mode().Perm())

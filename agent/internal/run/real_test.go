@@ -56,7 +56,7 @@ func agent(state string) int {
 		return 70
 	}
 	defer jn.Close()
-	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: j.Boot, Attempt: 2, Processes: processes, Crash: crash,
+	r, err := run.Run(context.Background(), run.Deps{Journal: jn, Plan: &j.Plan, StateDir: state, Boot: j.Boot, Attempt: 2, Processes: processes, ProcessArgs: argsOf, Crash: crash,
 		Lib: filepath.Join(state, "lib"), Script: func(d string) (string, error) { return filepath.Join(state, "files", d), nil }}, j.Opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -91,11 +91,15 @@ func processes() ([]proc.Process, error) {
 		p.PPID, _ = strconv.Atoi(f[1])
 		p.Session, _ = strconv.Atoi(f[3])
 		p.Start, _ = strconv.ParseUint(f[19], 10, 64)
-		args, _ := os.ReadFile(filepath.Join(d, "cmdline"))
-		p.Args = string(bytes.TrimRight(bytes.ReplaceAll(args, []byte{0}, []byte{' '}), " "))
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// argsOf gives what a process was started with, likewise.
+func argsOf(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(bytes.TrimRight(bytes.ReplaceAll(b, []byte{0}, []byte{' '}), " "))
 }
 
 // realBench has steps that are real scripts, run by a real agent process.
@@ -103,7 +107,7 @@ func realBench(t *testing.T, phase proto.Phase, scripts ...string) *bench {
 	b := newBench(t)
 	b.opts.Phase = phase
 	for i, text := range scripts {
-		timeout := proto.Duration(20 * time.Second)
+		timeout := proto.Duration(5 * time.Minute)
 		no := false
 		b.plan.Steps = append(b.plan.Steps, b.script(proto.Step{Name: fmt.Sprintf("s%d", i+1), Script: fmt.Sprintf("%d0-script", i+1), Phase: phase,
 			Timeout: &timeout, Chroot: &no, Env: map[string]string{"NTP": "10.0.0.1", "LANG": "de_DE"}}, text))
@@ -287,7 +291,7 @@ func TestLeftover(t *testing.T) {
 		t.Fatal(err)
 	}
 	pidFile := filepath.Join(b.state, "run", "pid")
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if st, err := run.ReadState(b.state); err == nil && st.StepStart != 0 {
 			if text, err := os.ReadFile(pidFile); err == nil && len(text) > 0 {
 				break

@@ -32,7 +32,7 @@ const ackWait = 10 * time.Minute
 // too much.
 func (r *runner) asks(s proto.Step, e proto.Event) proto.Event {
 	p := r.history.steps[key(r.o.Phase, s.Name)]
-	switch took := r.since(p.first); {
+	switch took := p.took + time.Duration(e.DurationMS)*time.Millisecond; {
 	case e.Exit == proto.ExitStop:
 	case p.asked >= s.Reboot.Max:
 		e.Message = fmt.Sprintf("it asked %d times for a restart or to be run again (now by exit status %d); its reboot: max is %d", p.asked+1, e.Exit, s.Reboot.Max)
@@ -48,14 +48,6 @@ func (r *runner) asks(s proto.Step, e proto.Event) proto.Event {
 		proto.ExitRebootAgain: "it asked for a restart, and to be run again then",
 	}[e.Exit]
 	return e
-}
-
-// since is the time from a wall clock's moment on; a clock that was set back says nothing.
-func (r *runner) since(t time.Time) time.Duration {
-	if t.IsZero() {
-		return 0
-	}
-	return max(0, time.Since(t))
 }
 
 // restarts reports whether a step's last end in this boot asked for the machine to go down. The machine may still be up
@@ -174,7 +166,7 @@ type kept struct {
 // packPrivate writes PROVOST_RUN to PrivateArchive.
 func (r *runner) packPrivate() error {
 	var files []kept
-	room := maxPrivate
+	room := int64(maxPrivate)
 	from := filepath.Join(r.d.StateDir, "run")
 	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || err == nil && (!d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".status-")) {
@@ -183,16 +175,21 @@ func (r *runner) packPrivate() error {
 		if err != nil {
 			return err
 		}
-		body, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		if room -= len(body); room < 0 {
-			return fmt.Errorf("it holds more than %d bytes", maxPrivate)
-		}
 		info, err := d.Info()
 		if err != nil {
 			return err
+		}
+		f, err := os.Open(p)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		body, err := io.ReadAll(io.LimitReader(f, room+1)) // one byte more than there is room for
+		if err != nil {
+			return err
+		}
+		if room -= int64(len(body)); room < 0 {
+			return fmt.Errorf("it holds more than %d bytes", maxPrivate)
 		}
 		rel, err := filepath.Rel(from, p)
 		files = append(files, kept{filepath.ToSlash(rel), info.Mode().Perm(), body})
@@ -213,8 +210,8 @@ func (r *runner) packPrivate() error {
 }
 
 // unpackPrivate fills the fresh PROVOST_RUN in dir with what an earlier boot kept.
-func (r *runner) unpackPrivate(dir *os.Root) error {
-	f, err := os.Open(filepath.Join(r.d.StateDir, PrivateArchive))
+func (l *layer) unpackPrivate(dir *os.Root) error {
+	f, err := os.Open(filepath.Join(l.d.StateDir, PrivateArchive))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -95,14 +95,18 @@ func TestRebootWithin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, rebooter("a", 9))
 		b.plan.Steps[0].Phase, b.opts.Phase = proto.PhaseFirstboot, proto.PhaseFirstboot
-		b.exits(map[string][]int{"a": {192, 192, 192}})
+		took := []time.Duration{30 * time.Minute, 9 * time.Minute, 2 * time.Minute}
+		b.play = func(_ context.Context, _ string, n int) proc.Result {
+			time.Sleep(took[n-1])
+			return proc.Result{Outcome: proto.OutcomeFailed, Exit: proto.ExitRebootAgain, Duration: took[n-1]}
+		}
 		b.run()
-		time.Sleep(30 * time.Minute)
+		time.Sleep(24 * time.Hour) // no kernel runs
 		b.boot = boot2
 		if r := b.run(); r.Reboot == nil {
-			t.Fatalf("after 30 of 40 minutes: %+v, want a reboot", r)
+			t.Fatalf("after 39 of 40 minutes: %+v, want a reboot", r)
 		}
-		time.Sleep(11 * time.Minute)
+		time.Sleep(24 * time.Hour)
 		b.boot = "33333333-3333-3333-3333-333333333333"
 		if r := b.run(); r.Cause == nil || !strings.Contains(r.Cause.Message, "for more 41m after its first start; its reboot: within is 40m") {
 			t.Errorf("after 41 of 40 minutes: %+v, want a failure that says so", r.Cause)

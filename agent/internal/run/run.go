@@ -65,11 +65,14 @@ type Deps struct {
 	Boot      string // kernel boot id
 	Consoles  Consoles
 	Processes proc.Processes
-	Cgroup    string
-	Log       *slog.Logger
-	Exec      func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
-	rest      func()                                       // no step is run for a long time
-	Crash     func(point string)                           // called where a crash would hurt the most; nil outside of tests
+	// ProcessArgs is proc.Spec's.
+	ProcessArgs func(pid int) string
+	Cgroup      string
+	Log         *slog.Logger
+	Exec        func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	diskWait    time.Duration                                // of the files of steps; the constant if 0
+	rest        func()                                       // no step is run for a long time
+	Crash       func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
 // Options say which steps to run, and what to do when one fails.
@@ -103,9 +106,11 @@ type runner struct {
 	history  *history
 	state    *stateFile
 	result   Result
-	hold     *proto.Order // an order to hold before the next step
-	ignored  bool         // the wait file was overruled
-	toldProc bool         // that the target has no /proc
+	hold     *proto.Order  // an order to hold before the next step
+	ignored  bool          // the wait file was overruled
+	toldProc bool          // that the target has no /proc
+	copied   bool          // the target has this agent's program
+	disk     chan struct{} // has a token while onDisk's function is at it
 }
 
 // Run carries out the steps of a phase. Its error says that it did not even begin, and nothing was recorded; a step that
@@ -116,6 +121,9 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 		steps := proc.NewRunner()
 		defer steps.Close()
 		d.Exec, d.rest = steps.Run, steps.Close
+	}
+	if d.diskWait == 0 {
+		d.diskWait = diskWait
 	}
 	if d.rest == nil {
 		d.rest = func() {}
@@ -129,9 +137,9 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if o.WaitFile == "" {
 		o.WaitFile = "/tmp/wait"
 	}
-	r := &runner{d: d, o: o}
+	r := &runner{d: d, o: o, disk: make(chan struct{}, 1)}
 	r.setPlan(d.Plan)
-	if err := r.check(); err != nil {
+	if err := Check(d.Plan, d.StateDir, o); err != nil {
 		return Result{}, err
 	}
 	unlock, err := lockRun(d.StateDir)
@@ -143,6 +151,9 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("reading what ran before: %w", err)
 	}
 	r.endLeftover()
+	if orders := filepath.Join(d.StateDir, "orders"); os.MkdirAll(orders, 0o700) == nil {
+		keepSlot(orders)
+	}
 	r.state = newStateFile(d.StateDir, o.Phase, d.Boot)
 	defer r.state.done()
 	if o.Root != "" {
@@ -162,32 +173,51 @@ type silent struct{}
 
 func (silent) Say(string) {}
 
-// check refuses options that make no sense.
-func (r *runner) check() error {
-	if _, err := proto.ParsePhase(string(r.o.Phase)); err != nil {
+// Check refuses options that make no sense, or not with this plan.
+func Check(p *proto.Plan, stateDir string, o Options) error {
+	if _, err := proto.ParsePhase(string(o.Phase)); err != nil {
 		return err
 	}
-	if r.o.OnFailure != "" {
-		if _, err := proto.ParseOnFailure(string(r.o.OnFailure)); err != nil {
+	if o.OnFailure != "" {
+		if _, err := proto.ParseOnFailure(string(o.OnFailure)); err != nil {
 			return err
 		}
 	}
+	switch diskless := o.Phase == proto.PhaseBoot; { // a plan of an older collector does not say what node it is for
+	case p.Kind == proto.PlanDisk && diskless:
+		return fmt.Errorf("phase boot is that of nodes without a disk, and the plan, of profile %s, is for one that installs a disk: run pre, post or firstboot", p.Profile)
+	case p.Kind == proto.PlanDiskless && !diskless:
+		return fmt.Errorf("phase %s is one of nodes that install a disk, and the plan, of profile %s, is for a node without one: run phase boot", o.Phase, p.Profile)
+	}
 	has := func(name string) bool {
-		return slices.ContainsFunc(r.plan.Steps, func(s proto.Step) bool { return s.Name == name && s.Phase == r.o.Phase })
+		return slices.ContainsFunc(p.Steps, func(s proto.Step) bool { return s.Name == name && s.Phase == o.Phase })
 	}
-	if r.o.Step != "" && !has(r.o.Step) {
-		return fmt.Errorf("phase %s has no step %q: see the plan in %s", r.o.Phase, r.o.Step, filepath.Join(r.d.StateDir, "plan.json"))
+	if o.Step != "" && !has(o.Step) {
+		return fmt.Errorf("phase %s has no step %q: see the plan in %s", o.Phase, o.Step, filepath.Join(stateDir, "plan.json"))
 	}
-	if r.o.Force != "" && r.o.Force != "all" && !has(r.o.Force) {
-		return fmt.Errorf("phase %s has no step %q to force", r.o.Phase, r.o.Force)
+	if o.Force != "" && o.Force != "all" && !has(o.Force) {
+		return fmt.Errorf("phase %s has no step %q to force", o.Phase, o.Force)
 	}
-	if r.o.Root != "" {
-		if filepath.Clean(r.o.Root) == "/" || !filepath.IsAbs(r.o.Root) {
-			return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", r.o.Root)
-		}
-		if info, err := os.Stat(r.o.Root); err != nil || !info.IsDir() {
-			return fmt.Errorf("root %s is no directory: is the target mounted there?", r.o.Root)
-		}
+	if o.Root == "" {
+		return nil
+	}
+	return CheckRoot(o.Root)
+}
+
+// CheckRoot says why a target cannot be mounted at root.
+func CheckRoot(root string) error {
+	if filepath.Clean(root) == "/" || !filepath.IsAbs(root) {
+		return fmt.Errorf("root %q: give the absolute path where the target is mounted; on the installed system leave --root out", root)
+	}
+	good := false
+	if !proc.Within(diskWait, func() {
+		info, err := os.Stat(root)
+		good = err == nil && info.IsDir()
+	}) {
+		return fmt.Errorf("root %s does not answer: see the kernel's log, dmesg", root)
+	}
+	if !good {
+		return fmt.Errorf("root %s is no directory: is the target mounted there?", root)
 	}
 	return nil
 }
@@ -236,7 +266,7 @@ func (r *runner) endLeftover() {
 	if err != nil || was.Done || was.StepPID == 0 || was.Boot != r.d.Boot {
 		return
 	}
-	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes); len(left) > 0 {
+	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes, r.d.ProcessArgs, r.secrets); len(left) > 0 {
 		r.note(was.Step, fmt.Sprintf("step %s still ran though its agent had died; it was ended: %v", was.Step, left), true)
 	}
 }
@@ -321,6 +351,9 @@ func (r *runner) pass(ctx context.Context) *proto.Event {
 		end = *cause
 		end.Kind, end.Seq, end.Time, end.OffsetMS, end.Boot, end.Stage = proto.KindRunEnd, 0, time.Time{}, 0, "", ""
 		end.DurationMS = 0
+		if cause.Cause != proto.CauseAbort && r.result.Action == ActNone && r.onFailure() == proto.OnFailureDisk {
+			end.Then = proto.BootDisk // the collector lets it
+		}
 	}
 	r.append(end)
 	return cause

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"provost/agent/internal/proc"
 	"provost/proto"
 )
 
@@ -58,13 +60,14 @@ func ReadState(stateDir string) (State, error) {
 
 // stateFile writes State for other processes to read.
 type stateFile struct {
-	path string
-	mu   sync.Mutex
-	now  State
+	path  string
+	mu    sync.Mutex
+	now   State
+	write chan struct{} // has a token while the file is written
 }
 
 func newStateFile(stateDir string, phase proto.Phase, boot string) *stateFile {
-	f := &stateFile{path: filepath.Join(stateDir, "run.json"), now: State{PID: os.Getpid(), Phase: phase, Boot: boot}}
+	f := &stateFile{path: filepath.Join(stateDir, "run.json"), now: State{PID: os.Getpid(), Phase: phase, Boot: boot}, write: make(chan struct{}, 1)}
 	f.set(func(*State) {})
 	return f
 }
@@ -77,14 +80,27 @@ func (f *stateFile) later(change func(*State)) {
 	change(&f.now)
 }
 
-// set changes the state. A disk that takes it not is no reason to stop: others then see an older state.
+// stateWait bounds the wait for the disk of the state directory, as the journal's is.
+const stateWait = 30 * time.Second
+
+// set changes the state. A disk that takes it not, or does not answer, is no reason to stop: others then see an older state.
 func (f *stateFile) set(change func(*State)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(&f.now)
-	if b, err := json.Marshal(f.now); err == nil {
-		replaceFile(f.path, b, 0o600)
+	b, err := json.Marshal(f.now)
+	if err != nil {
+		return
 	}
+	select {
+	case f.write <- struct{}{}:
+	default: // the last write hangs
+		return
+	}
+	proc.Within(stateWait, func() {
+		replaceFile(f.path, b, 0o600)
+		<-f.write
+	})
 }
 
 func (f *stateFile) done() { f.set(func(s *State) { s.Done, s.Waiting = true, false }) }

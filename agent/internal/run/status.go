@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"provost/proto"
@@ -28,15 +29,42 @@ type statusFile struct {
 	step string
 	try  int
 
-	off     int64
-	rest    []byte
-	stages  int
-	message string
-	abort   *proto.Order
+	off      int64
+	rest     []byte
+	stages   int
+	message  string
+	progress int
+	changed  bool // message or progress, since the state said them
+	abort    *proto.Order
+
+	mu   sync.Mutex // of what is told to the runner
+	left bool       // nobody waits for it any more
 }
 
 // poll takes what is new. It never blocks: a pipe or a link in the file's place is not opened, and not waited for.
 func (f *statusFile) poll() {
+	f.take()
+	f.tell()
+}
+
+// tell brings message and progress into the state, once for all lines of a poll.
+func (f *statusFile) tell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.changed && !f.left {
+		f.changed = false
+		f.r.state.set(func(s *State) { s.Message, s.Progress = f.message, f.progress })
+	}
+}
+
+// leave ends all that it tells the runner: the file's disk does not answer, and the steps go on.
+func (f *statusFile) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = true
+}
+
+func (f *statusFile) take() {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return
@@ -68,22 +96,28 @@ func (f *statusFile) poll() {
 
 // finish takes the rest, also a last line without its newline.
 func (f *statusFile) finish() {
-	f.poll()
+	f.take()
 	if len(f.rest) > 0 {
 		f.line(strings.TrimSpace(strings.ToValidUTF8(string(f.rest), "\uFFFD")))
 	}
+	f.tell()
 	os.Remove(f.path) // what a step writes there may be secret; a file that stays is removed by the next try
 }
 
 func (f *statusFile) line(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left {
+		return
+	}
 	name, value, _ := strings.Cut(line, "=")
 	switch name {
 	case "message":
 		f.message = proto.Clip(f.r.hide.String(value), proto.MaxMessage)
-		f.r.state.set(func(s *State) { s.Message = f.message })
+		f.changed = true
 	case "progress":
 		if n, err := strconv.Atoi(value); err == nil && n >= 0 && n <= 100 {
-			f.r.state.set(func(s *State) { s.Progress = n })
+			f.progress, f.changed = n, true
 		}
 	case "stage":
 		if proto.CheckName("stage", value) != nil || f.r.hide.String(value) != value {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"time"
 
@@ -146,48 +145,40 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	r.state.set(func(st *State) { st.Step, st.Try, st.Message, st.Progress = s.Name, n, "", 0 })
 
 	digest := ""
-	place, err := r.prepare(s, n)
-	if err == nil && s.Run == proto.RunOnChange {
+	var err error
+	if s.Run == proto.RunOnChange {
 		if digest, err = r.changeDigest(s); err == nil {
 			err = r.succeeded(s, "")
 		}
+	}
+	var where place
+	var on laid
+	if err == nil {
+		where, on, err = r.prepare(s, n, e.Log)
+		defer on.close()
 	}
 	if err != nil {
 		e.Outcome, e.Message, e.Log = proto.OutcomePreflight, err.Error(), ""
 		return e
 	}
-	spec := place.spec
-	if s.LeaveRunning {
-		f, err := r.d.Journal.LogFile(e.Log)
-		if err != nil {
-			r.note(s.Name, "the step's output is not kept: "+err.Error(), true)
-			f, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-			if err != nil {
-				e.Outcome, e.Message = proto.OutcomePreflight, err.Error()
-				return e
-			}
-		}
-		defer f.Close()
-		fmt.Fprintf(f, "== step %s, try %d, %s\n", s.Name, n, time.Now().UTC().Format(time.RFC3339))
-		spec.LeaveRunning, spec.OutputFile = true, f
-	} else if log, err := r.d.Journal.Log(e.Log); err != nil {
-		r.note(s.Name, "the step's output is not kept: "+err.Error(), true)
-	} else {
-		defer log.Close()
-		fmt.Fprintf(log, "== step %s, try %d, %s\n", s.Name, n, time.Now().UTC().Format(time.RFC3339))
-		spec.Output = log
+	spec := where.spec
+	switch {
+	case on.file != nil:
+		spec.LeaveRunning, spec.OutputFile = true, on.file
+	case on.log != nil:
+		spec.Output = on.log
 	}
 	spec.Started = func(pid int, cgroup string) {
 		start := uint64(0)
-		if cgroup == "" { // else the cgroup says whose a process is
+		if cgroup == "" { // else the cgroup says well enough whose a process is
 			start = startOf(r.d.Processes, pid)
 		}
 		r.state.set(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = pid, start, cgroup })
 	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
+	status := &statusFile{path: where.status, r: r, step: s.Name, try: n}
 	watched := make(chan struct{})
-	status := &statusFile{path: place.status, r: r, step: s.Name, try: n}
 	go func() {
 		defer close(watched)
 		r.attend(ctx, cancel, s, status)
@@ -196,8 +187,12 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	res := r.d.Exec(ctx, spec)
 	r.point("step-ran")
 	cancel(nil)
-	<-watched // it waits for nothing but a file's read
-	status.finish()
+	said := status
+	if !proc.Within(r.d.diskWait, func() { <-watched; said.finish() }) {
+		status.leave()
+		status = &statusFile{}
+		r.note(s.Name, fmt.Sprintf("what step %s said of itself at its end is not known: the disk of its PROVOST_STATUS does not answer within %s", s.Name, r.d.diskWait), true)
+	}
 
 	e.Outcome, e.Exit, e.Signal, e.DurationMS = res.Outcome, res.Exit, res.Signal, res.Duration.Milliseconds()
 	e.Message, e.Tail = res.Message, res.Tail
@@ -225,11 +220,11 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 		}
 	}
 	r.left(s, res)
-	over := r.state.later // nothing of the step is left
+	gone := r.state.later // nothing of the step is left
 	if len(res.Stragglers) > 0 {
-		over = r.state.set // what goes on is not to be ended by the next run
+		gone = r.state.set // what goes on is not to be ended by the next run
 	}
-	over(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })
+	gone(func(st *State) { st.StepPID, st.StepStart, st.StepCgroup = 0, 0, "" })
 	return e
 }
 

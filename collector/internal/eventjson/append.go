@@ -53,6 +53,7 @@ func Append(b []byte, e *proto.Event) ([]byte, error) {
 	b = field(b, `,"order_id":`, e.OrderID)
 	b = field(b, `,"plan":`, e.Plan)
 	b = field(b, `,"actor":`, e.Actor)
+	b = field(b, `,"then":`, string(e.Then))
 	b = field(b, `,"change":`, e.Change)
 	if e.Revision != 0 {
 		b = strconv.AppendUint(append(b, `,"revision":`...), e.Revision, 10)

@@ -168,6 +168,8 @@ func (s *scanner) event(e *proto.Event) bool {
 			bit, ok = 30, text(s, &e.Node)
 		case "attempt":
 			bit, ok = 31, s.integer(&e.Attempt)
+		case "then":
+			bit, ok = 33, text(s, &e.Then)
 		case "at":
 			bit, ok = 32, s.time(&e.At)
 		}

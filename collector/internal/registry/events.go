@@ -135,7 +135,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	}
 	clock := clock{rec: rec, arrived: arrived, sender: q.Clock}
 	a := &proto.EventsAnswer{}
-	sealed, nothing, reboots := false, false, rec.Reboots
+	sealed, nothing, why, reboots := false, false, "the installer is done", rec.Reboots
 	memory := c.memory(rec)
 	had := c.fill(id)
 	for i := range records {
@@ -175,7 +175,9 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 				rec.follow(e)
 			}
 			memory.follow(e)
-			sealed = sealed || e.Kind == proto.KindSealed
+			if sealed = sealed || e.Kind == proto.KindSealed || e.Then == proto.BootDisk; e.Then != "" {
+				why = "the steps failed, and on-failure is disk"
+			}
 			nothing = nothing || rec.looking() && looked(e)
 		}
 		e.Install, e.Journal, e.Node, e.Attempt = id, q.Journal, rec.Node, rec.Attempt
@@ -202,7 +204,7 @@ func (c *change) take(id string, q *proto.EventsRequest, records []record, arriv
 	}
 	n := c.node(rec.Node)
 	if sealed && n.Install == id && (n.BootAction == proto.BootInstall || n.BootAction == proto.BootBlock) {
-		if err := c.setBoot(n, proto.BootDisk, proto.SourceBoot, "bootaction-disk", "", "the installer is done"); err != nil {
+		if err := c.setBoot(n, proto.BootDisk, proto.SourceBoot, "bootaction-disk", "", why); err != nil {
 			return nil, err
 		}
 		n = c.node(rec.Node)

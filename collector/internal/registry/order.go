@@ -120,7 +120,7 @@ func (r *Registry) complete(p *prepared, steps []proto.Step) (err error) {
 func (r *Registry) sign(rec *installRecord, recipe *Recipe, spec proto.NodeSpec, steps []proto.Step) ([]byte, error) {
 	now := r.now().UTC().Truncate(time.Second)
 	plan := &proto.Plan{Schema: proto.Schema, Node: rec.Node, Install: rec.ID, Revision: rec.Revision, Issued: now, Expires: now.Add(proto.PlanLife),
-		Profile: recipe.Profile, OnFailure: recipe.OnFailure, HoldLimit: recipe.HoldLimit, SealWait: recipe.SealWait, Attrs: spec.Attrs,
+		Profile: recipe.Profile, Kind: recipe.Kind, OnFailure: recipe.OnFailure, HoldLimit: recipe.HoldLimit, SealWait: recipe.SealWait, Attrs: spec.Attrs,
 		Groups: spec.Groups, Steps: steps, RescueKeys: recipe.RescueKeys}
 	signed, err := r.opt.Signer.SignPlan(plan)
 	if err != nil {
