@@ -11,6 +11,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 GOFLAGS_ALL := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 AGENT_LIMIT := 9000000  # bytes: the agent must fit into an initrd that 2,000 nodes fetch at once
 AGENT_TAGS  := nethttpomithttp2  # HTTP/1.1 is all that the agent needs: 370 kB less
+AGENT_COLD  := -gcflags=go.yaml.in/yaml/v3=-l -gcflags=golang.org/x/crypto/ssh=-l  # nothing of these is inlined: 80 kB less
 
 export CGO_ENABLED ?= 0
 
@@ -22,7 +23,7 @@ help: ## this list
 build: bin/provost-agent bin/provostd bin/provost bin/mkinitrd ## the static programs, in bin/
 
 bin/provost-agent: FORCE
-	@go build -tags '$(AGENT_TAGS)' $(GOFLAGS_ALL) -o $@ ./agent/cmd/provost-agent
+	@go build -tags '$(AGENT_TAGS)' $(AGENT_COLD) $(GOFLAGS_ALL) -o $@ ./agent/cmd/provost-agent
 bin/provostd: FORCE
 	@go build $(GOFLAGS_ALL) -o $@ ./collector/cmd/provostd
 bin/provost: FORCE
