@@ -131,7 +131,7 @@ func TestUnknownMachine(t *testing.T) {
 			ctx := within(t, 4*time.Minute)
 			l := site(t, ctx, args+"steps: []\n", nil)
 			l.KillCollector()
-			if err := l.Set("unknown-nodes: " + c.policy); err != nil {
+			if err := l.AddSettings("unknown-nodes: " + c.policy + "\n"); err != nil {
 				t.Fatal(err)
 			}
 			if err := l.StartCollector(ctx); err != nil {

@@ -144,7 +144,7 @@ dirs: {data: %q, config: %q, images: %q}
 	return nil
 }
 
-// AddSettings adds to the collector's settings file. It counts from the next start on.
+// AddSettings adds lines to the collector's settings file. They count from the next start on.
 func (l *Lab) AddSettings(yaml string) error {
 	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {
@@ -172,16 +172,6 @@ func (l *Lab) AddNode(ctx context.Context, name, profile string, ordinal byte) (
 func (l *Lab) Stranger(name string, ordinal byte) (*Node, error) {
 	n := &Node{Name: name, lab: l, mac: fmt.Sprintf("52:54:00:00:90:%02x", ordinal)}
 	return n, vm.NewDisk(n.Disk(), 1<<30)
-}
-
-// Set adds a line to the collector's settings, for its next start.
-func (l *Lab) Set(line string) error {
-	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("changing the settings: %w", err)
-	}
-	_, err = fmt.Fprintln(f, line)
-	return errors.Join(err, f.Close())
 }
 
 func (l *Lab) path(elem ...string) string { return filepath.Join(append([]string{l.Dir}, elem...)...) }
