@@ -34,7 +34,7 @@ func (l *Lab) Images() string { return fmt.Sprintf("http://%s:%d/images", Host, 
 
 // AddImages puts a directory's files below /images/NAME.
 func (l *Lab) AddImages(ctx context.Context, name, dir string) error {
-	if err := command(ctx, io.Discard, time.Minute, "cp", "-r", "--reflink=auto", "--no-dereference", dir, l.path("images", name)); err != nil {
+	if err := command(ctx, io.Discard, copyLimit, "cp", "-r", "--reflink=auto", "--no-dereference", dir, l.path("images", name)); err != nil {
 		return fmt.Errorf("laying out the images: %w", err)
 	}
 	return nil
@@ -69,10 +69,10 @@ func (l *Lab) StartCollector(ctx context.Context) error {
 // KillCollector kills provostd as a crash would.
 func (l *Lab) KillCollector() { l.collector.kill() }
 
-// Provost runs the operator's command, 30 s at most, and returns what it prints. A non-zero
+// Provost runs the operator's command, 2 minutes at most, and returns what it prints. A non-zero
 // exit is an error that is *exec.ExitError; status exits 1 when a node has failed.
 func (l *Lab) Provost(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var stdout bytes.Buffer
 	var stderr tailBuffer

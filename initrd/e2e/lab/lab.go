@@ -62,6 +62,9 @@ func New(ctx context.Context, files fs.FS, w io.Writer) (*Lab, error) {
 	return l, nil
 }
 
+// buildLimit is for a script that builds images, whose own limits add up to less.
+const buildLimit = 4 * time.Hour
+
 // Installer returns the directory with the fast installer, built when it is not there or its
 // sources have changed.
 func Installer(ctx context.Context, w io.Writer) (string, error) {
@@ -70,8 +73,7 @@ func Installer(ctx context.Context, w io.Writer) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(source, ".cache", "fast")
-	// The script's own limits add up to less.
-	if err := command(ctx, w, 45*time.Minute, filepath.Join(source, "initrd/e2e/fast/build.sh"), dir); err != nil {
+	if err := command(ctx, w, buildLimit, filepath.Join(source, "initrd/e2e/fast/build.sh"), dir); err != nil {
 		return "", fmt.Errorf("building the fast installer: %w", err)
 	}
 	return dir, nil
@@ -85,8 +87,7 @@ func (l *Lab) AddDracut(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	dir := filepath.Join(l.source, ".cache", "dracut")
-	// The script's own limits add up to less.
-	if err := command(ctx, w, 45*time.Minute, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
+	if err := command(ctx, w, buildLimit, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
 		return fmt.Errorf("building the initrds of dracut: %w", err)
 	}
 	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "initramfs.img", "root.squashfs")
@@ -99,12 +100,15 @@ func (l *Lab) copyImages(ctx context.Context, from, to string, names ...string) 
 		return fmt.Errorf("laying out the images: %w", err)
 	}
 	for _, name := range names {
-		if err := command(ctx, io.Discard, time.Minute, "cp", "--reflink=auto", filepath.Join(from, name), images); err != nil {
+		if err := command(ctx, io.Discard, copyLimit, "cp", "--reflink=auto", filepath.Join(from, name), images); err != nil {
 			return fmt.Errorf("laying out the images: %w", err)
 		}
 	}
 	return nil
 }
+
+// copyLimit bounds what lays out a site's files: up to 300 MB, in seconds.
+const copyLimit = 5 * time.Minute
 
 // Host is this machine's address as QEMU's user network shows it to a guest.
 const Host = "10.0.2.2"
@@ -128,7 +132,7 @@ func (l *Lab) lay(ctx context.Context, files fs.FS, installer string) error {
 	if err := l.copyImages(ctx, installer, "fast", "vmlinuz", "initrd.img", "rootfs.tar.zst"); err != nil {
 		return err
 	}
-	if err := command(ctx, io.Discard, time.Minute, l.bin("mkinitrd"), "--agent", l.bin("provost-agent"),
+	if err := command(ctx, io.Discard, copyLimit, l.bin("mkinitrd"), "--agent", l.bin("provost-agent"),
 		"-o", l.path("images", "overlay.img")); err != nil {
 		return fmt.Errorf("making the overlay: %w", err)
 	}

@@ -62,7 +62,7 @@ func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 // pxelinux lays out PXELINUX as Debian's packages pxelinux and syslinux-common have it. Its own configuration sends it to
 // the node's at the collector: QEMU's DHCP has no option 210, which would do the same.
 func (n *Node) pxelinux(ctx context.Context, dir string) error {
-	err := command(ctx, io.Discard, time.Minute, "cp", "/usr/lib/PXELINUX/lpxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32", dir)
+	err := command(ctx, io.Discard, copyLimit, "cp", "/usr/lib/PXELINUX/lpxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32", dir)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (n *Node) grub(ctx context.Context, dir string) error {
 	if err := os.WriteFile(early, []byte(text), 0o644); err != nil {
 		return err
 	}
-	return command(ctx, io.Discard, time.Minute, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
+	return command(ctx, io.Discard, copyLimit, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
 		"pxe", "net", "http", "tftp", "normal", "configfile", "linux", "echo", "sleep", "test", "minicmd", "reboot", "chain", "search", "serial", "terminal")
 }
 

@@ -246,9 +246,9 @@ func (v *VM) SetLink(up bool) error {
 
 func (v *VM) monitor() string { return filepath.Join(v.tmp, "monitor") }
 
-// command gives one command to QEMU's monitor and waits, 10 s at most, until it is carried out.
+// command gives one command to QEMU's monitor and waits, a minute at most, until it is carried out.
 func (v *VM) command(line string) error {
-	const limit = 10 * time.Second
+	const limit = time.Minute
 	c, err := net.DialTimeout("unix", v.monitor(), limit)
 	if err != nil {
 		return fmt.Errorf("reaching the monitor: %w", err)
