@@ -6,10 +6,13 @@ package e2e_test
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
+	"provost/initrd/e2e/vm"
 	"provost/proto"
 )
 
@@ -216,8 +219,12 @@ func TestRescue(t *testing.T) {
 	is(t, "attempt", n.Attempt, 0)
 }
 
-// TestWithoutNames: no resolver, no hosts file, and nothing that answers: not in the installer, not on the first boot.
+// TestWithoutNames: no resolver, no hosts file, and nothing that answers: not in the installer, not on the first boot, not on
+// the frontend. The machine does not even ask: none of its packets goes to a name server.
 func TestWithoutNames(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("this test takes the resolver's files from the collector: run it as root")
+	}
 	ctx := within(t, patience)
 	l := site(t, ctx, strings.Replace(args, "fast.root", "fast.noresolv fast.root", 1)+`steps:
   - {name: cut, phase: pre}
@@ -225,14 +232,44 @@ func TestWithoutNames(t *testing.T) {
   - {name: firstboot-unit, phase: post}
   - {name: named, phase: firstboot}
 `, map[string]string{
-		"cut":        `rm -f /etc/resolv.conf /etc/hosts; ! nslookup -timeout=1 localhost`,
+		"cut":        `rm -f /etc/resolv.conf /etc/hosts; ping -c 1 -W 1 localhost 2>&1 | grep 'bad address'`,
 		"cut-target": `rm -f /etc/resolv.conf /etc/hosts && : >/etc/resolv.conf`,
 		"named":      `[ ! -s /etc/resolv.conf ] && [ ! -e /etc/hosts ]`,
 	})
+	l.KillCollector()
+	if err := l.WithoutNames(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartCollector(ctx); err != nil {
+		t.Fatal(err)
+	}
 	m := order(t, ctx, l)
+	m.Capture = filepath.Join(l.Dir, "capture.installer")
 	m.powerOn()
 	m.down()
+	wantNoNames(t, m.Capture)
+	m.Capture = filepath.Join(l.Dir, "capture.disk")
 	m.powerOn()
 	m.awaitSummary("booted")
+	m.Kill()
+	wantNoNames(t, m.Capture)
 	wantComplete(t, m.events(), 2)
+}
+
+// wantNoNames looks for questions to a name server, and for those that DNS's multicast relatives ask.
+func wantNoNames(t *testing.T, capture string) {
+	t.Helper()
+	packets, err := vm.ReadCapture(capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(packets, vm.Packet{UDP: true, From: 68, To: 67}) {
+		t.Errorf("not even DHCP is among the %d packets of %s: this test tests nothing", len(packets), capture)
+	}
+	const dns, mdns, llmnr = 53, 5353, 5355
+	for _, p := range packets {
+		if p.To == dns || p.To == mdns || p.To == llmnr {
+			t.Errorf("%s: the machine asks for a name: %+v", capture, p)
+		}
+	}
 }

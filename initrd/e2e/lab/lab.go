@@ -29,6 +29,7 @@ type Lab struct {
 	source    string // the checkout
 	listen    int    // ports on the loopback interface
 	boot      int
+	around    []string // a command that runs provostd, where it is not run as it is
 	collector *process
 }
 

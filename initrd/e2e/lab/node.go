@@ -20,6 +20,8 @@ type Node struct {
 	Name   string
 	Memory string // of the next PowerOn, as vm.Config has it
 	UEFI   bool   // of the next PowerOn
+	// Capture is a file for what goes over the cable from the next PowerOn on, as vm.Config has it.
+	Capture string
 	// Loader of the next PowerOn: empty is iPXE, with the boot script as its file; else pxelinux or grub, which come by TFTP.
 	Loader string
 	lab    *Lab
@@ -36,7 +38,7 @@ func (n *Node) MAC() string { return n.mac }
 // goes to Dir/NAME.console, one boot after the other. It is killed when ctx ends.
 func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 	c := vm.Config{
-		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI,
+		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI, Capture: n.Capture,
 		BootURL: fmt.Sprintf("http://%s:%d/boot/%s", Host, n.lab.boot, n.mac),
 	}
 	if n.Loader != "" {
