@@ -36,8 +36,9 @@ const dracutArgs = `root=ram:{{ .Images }}/dracut/root.squashfs ip=dhcp rd.needn
 
 // TestSwitchRoot: the agent that was started in an installer's initrd is there again after switch_root, in the same boot and
 // with the same journal. The first initrd has dracut's systemd modules and the overlay, as Red Hat's installers would. The
-// second has neither systemd nor the overlay but the dracut module. The third is of initramfs-tools, as Ubuntu's, with the
-// overlay: there the agent begins before the network does. /run is mounted noexec in the latter two.
+// second has neither systemd nor the overlay but the dracut module. The third has systemd, NetworkManager and the module. The
+// fourth is of initramfs-tools, as Ubuntu's, with the overlay: there the agent begins before the network does. /run is mounted
+// noexec in the second and the fourth.
 func TestSwitchRoot(t *testing.T) {
 	for _, tt := range []struct {
 		name, initrds, args, unit string
@@ -46,6 +47,7 @@ func TestSwitchRoot(t *testing.T) {
 	}{
 		{"systemd", "images/dracut/systemd.img, overlay", dracutArgs, "active", "installer-started", []string{"overlay", "/run "}},
 		{"plain", "images/dracut/plain.img", dracutArgs + " lab.noexec", "inactive", "installer-started", []string{"overlay", "noexec", "/run/provost/bin provost"}},
+		{"network-manager", "images/dracut/nm.img", dracutArgs, "active", "installer-started", []string{"overlay", "/run "}},
 		{"initramfs-tools", "images/dracut/initramfs.img, overlay", "root=/dev/vda rootfstype=squashfs ro systemd.volatile=state console=ttyS0 quiet mitigations=off nokaslr no_timer_check " +
 			"net.ifnames=0 panic=5 systemd.show_status=0", "inactive", "agent-started", []string{"squashfs", "noexec", "/run/provost/bin provost"}},
 	} {

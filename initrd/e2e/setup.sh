@@ -17,12 +17,12 @@ test)
 	# dash, shellcheck             the tests of postscripts and answer files
 	# openssh-client               the tests of the rescue shell
 	# dnsmasq-base, apache2-bin, iproute2   real DHCP, TFTP and web servers: programs, no services
-	# dracut-core, dracut-network, isc-dhcp-client, iputils-arping, systemd, udev   initrds made by dracut
+	# dracut-core, dracut-network, isc-dhcp-client, iputils-arping, network-manager, dbus, systemd, udev   initrds made by dracut
 	# initramfs-tools-core, squashfs-tools   an initrd of Debian's own, and a live system
 	packages='qemu-system-x86 ipxe-qemu ovmf e2fsprogs fdisk extlinux syslinux-common pxelinux grub-pc-bin grub-common
 		mmdebstrap busybox-static cpio kmod zstd gcc libc6-dev dash shellcheck openssh-client
 		dnsmasq-base apache2-bin iproute2
-		dracut-core dracut-network isc-dhcp-client iputils-arping systemd udev initramfs-tools-core squashfs-tools'
+		dracut-core dracut-network isc-dhcp-client iputils-arping network-manager dbus systemd udev initramfs-tools-core squashfs-tools'
 	;;
 check) packages=shellcheck ;;
 *)

@@ -80,8 +80,7 @@ func Installer(ctx context.Context, w io.Writer) (string, error) {
 	return dir, nil
 }
 
-// AddDracut puts vmlinuz, systemd.img, plain.img, initramfs.img and root.squashfs, made by dracut/build.sh, into the directory "dracut" of
-// the site's images. Building them takes up to 3 minutes where that is needed and prints its progress to w.
+// AddDracut puts the kernel, the initrds and the root that dracut/build.sh makes into the directory "dracut" of the site's images. Building them takes up to 3 minutes where that is needed and prints its progress to w.
 func (l *Lab) AddDracut(ctx context.Context, w io.Writer) error {
 	fast, err := Installer(ctx, w)
 	if err != nil {
@@ -91,7 +90,7 @@ func (l *Lab) AddDracut(ctx context.Context, w io.Writer) error {
 	if err := command(ctx, w, buildLimit, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
 		return fmt.Errorf("building the initrds of dracut: %w", err)
 	}
-	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "initramfs.img", "root.squashfs")
+	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "nm.img", "initramfs.img", "root.squashfs")
 }
 
 // copyImages copies files into a directory of the site's images.
