@@ -62,7 +62,7 @@ e2e-fai: build ## FAI itself, in VMs (about 20 minutes, as root; what it fetches
 	sh initrd/e2e/setup.sh test
 	go test -tags e2e -count=1 -timeout 90m -run '^TestFAI' -v ./initrd/e2e
 
-soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kills of the agent at each point (about 90 minutes)
+soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kills of the agent at each point, each fuzz test for a minute or FUZZ=SECONDS (about 2 hours)
 	sh initrd/e2e/setup.sh test
 	EVIDENCE_LARGE_MB=1024 go test -count=1 -timeout 30m -run 'Large$$' -v ./collector/internal/evidence
 	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run
@@ -70,6 +70,7 @@ soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kill
 	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
 	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
 	go run ./collector/cmd/collectorbench -full -runs 1 -only P9,P10,P11
+	sh initrd/e2e/fuzz.sh $(or $(FUZZ),60)
 
 bench: build ## the figures beside their yardsticks (10 minutes); BENCH=full is all of the size (an hour), ONLY=P4,P9 some of them
 	@ulimit -n $$(ulimit -Hn) && go run ./collector/cmd/collectorbench $(if $(filter full,$(BENCH)),-full) $(if $(ONLY),-only $(ONLY))
