@@ -32,8 +32,8 @@ bin/mkinitrd: FORCE
 
 test: build ## unit, race, command line and shell tests, and the VM tests of the main ways (at most 15 minutes on 2 cores)
 	sh initrd/e2e/setup.sh test
-	CGO_ENABLED=1 go test -race -timeout 10m ./...
-	go test -tags e2e -count=1 -timeout 15m -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
+	CGO_ENABLED=1 go test -race -timeout 30m ./...
+	go test -tags e2e -count=1 -timeout 1h -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
 
 check: build ## formatting, vet, staticcheck, tidy modules, shellcheck, the agent's size
 	sh initrd/e2e/setup.sh check
@@ -50,9 +50,9 @@ demo: build ## the main job, for real, from nothing: two virtual machines, one g
 	sh initrd/e2e/setup.sh test
 	go run ./initrd/e2e/demo
 
-e2e: build ## every VM test
+e2e: build ## every VM test but those of the two targets below (as root)
 	sh initrd/e2e/setup.sh test
-	go test -tags e2e -count=1 -timeout 60m -skip '^Test(DebianInstaller|FAI)' -v ./initrd/e2e
+	go test -tags e2e -count=1 -timeout 3h -skip '^Test(DebianInstaller|FAI)' -v ./initrd/e2e
 
 e2e-debian: build ## debian-installer itself, in VMs (about 25 minutes; PROVOST_MIRROR=http://HOST/debian: all of it from there)
 	sh initrd/e2e/setup.sh test
