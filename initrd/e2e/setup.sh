@@ -48,6 +48,8 @@ else
 	exit 69
 fi
 
+echo 'setup.sh: installing Debian packages, which takes a minute or two:'
+echo "$missing" | fold -s -w 78
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # 5 minutes for the lists, 15 for the packages: about 60 MB, and some mirrors are far away.
