@@ -33,8 +33,8 @@ bin/mkinitrd: FORCE
 
 test: build ## unit, race, command line and shell tests, and the VM tests of the main ways (at most 15 minutes on 2 cores)
 	sh initrd/e2e/setup.sh test
-	CGO_ENABLED=1 go test -race -timeout 10m ./...
-	go test -tags e2e -count=1 -timeout 15m -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
+	CGO_ENABLED=1 go test -race -timeout 30m ./...
+	go test -tags e2e -count=1 -timeout 1h -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
 
 check: build ## formatting, vet, staticcheck, tidy modules, shellcheck, the agent's size
 	sh initrd/e2e/setup.sh check
@@ -51,9 +51,9 @@ demo: build ## the main job, for real, from nothing: two virtual machines, one g
 	sh initrd/e2e/setup.sh test
 	go run ./initrd/e2e/demo
 
-e2e: build ## every VM test
-	sh initrd/e2e/setup.sh test
-	go test -tags e2e -count=1 -timeout 60m -skip '^Test(DebianInstaller|FAI)' -v ./initrd/e2e
+e2e: build ## every VM test but those of the two targets below (as root)
+	sh initrd/e2e/setup.sh e2e
+	go test -tags e2e -count=1 -timeout 3h -skip '^Test(DebianInstaller|FAI)' -v ./initrd/e2e
 
 e2e-debian: build ## debian-installer itself, in VMs (about 25 minutes; PROVOST_MIRROR=http://HOST/debian: all of it from there)
 	sh initrd/e2e/setup.sh test
@@ -63,14 +63,15 @@ e2e-fai: build ## FAI itself, in VMs (about 20 minutes, as root; what it fetches
 	sh initrd/e2e/setup.sh test
 	go test -tags e2e -count=1 -timeout 90m -run '^TestFAI' -v ./initrd/e2e
 
-soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kills of the agent at each point (about 90 minutes)
+soak: build ## 200 kills and 20 power cuts of the collector, 10,000 agents, kills of the agent at each point, each fuzz test for a minute or FUZZ=SECONDS (about 2 hours)
 	sh initrd/e2e/setup.sh test
 	EVIDENCE_LARGE_MB=1024 go test -count=1 -timeout 30m -run 'Large$$' -v ./collector/internal/evidence
-	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run
+	PROVOST_SOAK=1 go test -count=1 -timeout 60m ./agent/internal/run ./collector/internal/store ./collector/internal/registry
 	PROVOST_SOAK=1 go test -count=1 -timeout 60m -run TestAgentSuite ./agent/cmd/provost-agent
 	PROVOST_KILLS=200 PROVOST_CUTS=20 PROVOST_AGENTS=10000 PROVOST_OVER=10m \
 	 go test -tags e2e -count=1 -timeout 2h -run '^(TestKills|TestPowerCut|TestLoad)$$' -v ./initrd/e2e
 	go run ./collector/cmd/collectorbench -full -runs 1 -only P9,P10,P11
+	sh initrd/e2e/fuzz.sh $(or $(FUZZ),60)
 
 bench: build ## the figures beside their yardsticks (10 minutes); BENCH=full is all of the size (an hour), ONLY=P4,P9 some of them
 	@ulimit -n $$(ulimit -Hn) && go run ./collector/cmd/collectorbench $(if $(filter full,$(BENCH)),-full) $(if $(ONLY),-only $(ONLY))

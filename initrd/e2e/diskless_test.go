@@ -6,7 +6,6 @@ package e2e_test
 
 import (
 	"testing"
-	"time"
 
 	"provost/proto"
 )
@@ -25,7 +24,7 @@ steps:
 		"bmc":    `echo "lab: setting up the BMC" > /dev/console; echo set`,
 		"mounts": `findmnt -no FSTYPE /; systemctl is-active provost-agent.service`,
 	})
-	ctx := within(t, 8*time.Minute)
+	ctx := within(t, patience)
 	m := order(t, ctx, l)
 	before := ""
 	for i, bmc := range []proto.Outcome{proto.OutcomeOK, proto.OutcomeSkipped, proto.OutcomeOK} {

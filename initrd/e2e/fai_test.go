@@ -29,7 +29,7 @@ func fai(t *testing.T, ctx context.Context, profile string, postscripts map[stri
 family: generic
 kernel: images/fai/vmlinuz
 initrds: [images/fai/initrd.img, overlay]
-args: "ip=dhcp root=live:{{ .Images }}/fai/squash.img rd.live.overlay.overlayfs=1 FAI_ACTION=install FAI_FLAGS=verbose,reboot FAI_CONFIG_SRC={{ .Images }}/fai/config.tar.gz fai_images={{ .Images }}/fai hostname=n1 net.ifnames=0 console=ttyS0 mitigations=off nokaslr panic=5"
+args: "ip=dhcp root=live:{{ .Images }}/fai/squash.img rd.live.overlay.overlayfs=1 FAI_ACTION=install FAI_FLAGS=verbose,reboot FAI_CONFIG_SRC={{ .Images }}/fai/config.tar.gz fai_images={{ .Images }}/fai hostname=n1 net.ifnames=0 console=ttyS0 mitigations=off nokaslr no_timer_check panic=5"
 ` + profile)}}
 	for name, text := range postscripts {
 		files["postscripts/"+name] = &fstest.MapFile{Mode: 0o755, Data: []byte("#!/bin/sh\n" + text + "\n")}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func TestKills(t *testing.T) {
 	const agents = 500
 	kills := count(t, "PROVOST_KILLS", 20)
 	over := time.Duration(kills) * 2500 * time.Millisecond
-	ctx := within(t, 3*over+2*time.Minute)
+	ctx := within(t, 5*over+10*time.Minute)
 	l := crowdSite(t, ctx)
 	c := startCrowd(t, ctx, l, l.URL(), "--server", l.Server(), "--agents", fmt.Sprint(agents), "--over", over.String(), "--ramp", "3s", "--cap", "1s")
 	w := watch(t, ctx, l.Lab)
@@ -56,7 +57,8 @@ type watcher struct {
 	client *http.Client
 	stop   context.CancelFunc
 	done   chan error
-	seen   []string // of revision 1, 2, …
+	seen   []string // of revision 1, 2, …; read's alone until done
+	count  atomic.Int64
 	breaks int
 }
 
@@ -83,6 +85,7 @@ func (w *watcher) read(ctx context.Context) error {
 				return false, fmt.Errorf("the feed gives revision %d, want %d", revision, want)
 			}
 			w.seen = append(w.seen, what)
+			w.count.Store(int64(len(w.seen)))
 			return true, nil
 		})
 		if err != nil {
@@ -142,7 +145,7 @@ func feed(ctx context.Context, client *http.Client, after uint64, take func(revi
 	}
 }
 
-// complete waits, 10 s at most, until the watcher has seen the last event, and compares all that it saw with what the
+// complete waits, 5 minutes at most, until the watcher has seen the last event, and compares all that it saw with what the
 // collector has now.
 func (w *watcher) complete() {
 	w.t.Helper()
@@ -155,7 +158,7 @@ func (w *watcher) complete() {
 		w.t.Fatal(err)
 	}
 	var all []string
-	now, cancel := context.WithTimeout(w.ctx, time.Minute)
+	now, cancel := context.WithTimeout(w.ctx, 5*time.Minute)
 	defer cancel()
 	err = feed(now, w.client, 0, func(revision uint64, what string) (bool, error) {
 		all = append(all, what)
@@ -164,10 +167,13 @@ func (w *watcher) complete() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	select {
-	case err := <-w.done:
-		w.t.Fatalf("the watcher ended: %v", err)
-	case <-time.After(2 * time.Second): // it has been connected for longer than that
+	for w.count.Load() < int64(len(all)) && now.Err() == nil {
+		select {
+		case err := <-w.done:
+			w.t.Fatalf("the watcher ended: %v", err)
+		case <-now.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 	w.stop()
 	if err := <-w.done; err != nil {

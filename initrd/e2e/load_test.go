@@ -33,7 +33,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	ramp := over / 5
-	ctx := within(t, 3*(over+ramp)+3*time.Minute)
+	ctx := within(t, 5*(over+ramp)+10*time.Minute)
 	l := crowdSite(t, ctx)
 	c := startCrowd(t, ctx, l, l.URL(), "--server", l.Server(), "--agents", fmt.Sprint(agents), "--steps", fmt.Sprint(steps),
 		"--over", over.String(), "--ramp", ramp.String(),
@@ -138,14 +138,14 @@ func watchMemory(t *testing.T, l *lab.Lab) func() int64 {
 	}
 }
 
-// terminate stops the collector as an administrator does, and waits 15 s at most for its end.
+// terminate stops the collector as an administrator does, and waits a minute at most for its end.
 func terminate(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	pid := collectorPID(t, l)
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(15 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); syscall.Kill(pid, 0) == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the collector does not end")
 		}

@@ -6,7 +6,6 @@ package e2e_test
 
 import (
 	"testing"
-	"time"
 
 	"provost/proto"
 )
@@ -16,7 +15,7 @@ import (
 func TestLoaders(t *testing.T) {
 	for _, loader := range []string{"pxelinux", "grub"} {
 		t.Run(loader, func(t *testing.T) {
-			ctx := within(t, 8*time.Minute)
+			ctx := within(t, patience)
 			l := site(t, ctx, args+"steps: []\n", nil)
 			m := order(t, ctx, l)
 			m.Node.Loader = loader

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"provost/proto"
 )
@@ -17,7 +16,7 @@ import (
 // a restart, the next one asks for a restart, and then the installer is done. It is one attempt and no loop, and what the
 // steps kept in PROVOST_RUN comes through, though there is no disk yet.
 func TestReboots(t *testing.T) {
-	ctx := within(t, 7*time.Minute)
+	ctx := within(t, patience)
 	l := site(t, ctx, args+`steps:
   - {name: firmware, phase: pre, reboot: {max: 2}}
   - {name: bios, phase: pre, reboot: {max: 1}}

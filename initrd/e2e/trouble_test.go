@@ -8,8 +8,8 @@ import (
 	"crypto/sha256"
 	"io"
 	"os"
+	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"provost/proto"
@@ -17,7 +17,7 @@ import (
 
 // TestStepHangs: a step that ignores SIGTERM is ended at its deadline, and named.
 func TestStepHangs(t *testing.T) {
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, patience)
 	l := site(t, ctx, args+`steps:
   - {name: stuck, phase: post, timeout: 5s, grace: 2s}
   - {name: after, phase: post}
@@ -29,8 +29,8 @@ func TestStepHangs(t *testing.T) {
 	m.powerOn()
 	n := m.awaitSummary(`failed\(stuck=timeout\)`)
 	is(t, "kind", n.Cause.Kind, proto.CauseTimeout)
-	// 5 s, then 2 s of grace; the rest is emulation
-	if took := time.Duration(n.Cause.DurationMS) * time.Millisecond; took < 5*time.Second || took > 15*time.Second {
+	// 5 s, then 2 s of grace; a step that nothing ends goes on for ever
+	if took := time.Duration(n.Cause.DurationMS) * time.Millisecond; took < 5*time.Second || took > time.Minute {
 		t.Errorf("the step was ended after %s, want 7 s", took)
 	}
 	if _, ok := stepEvent(m.events(), proto.KindStepStart, "after"); ok {
@@ -41,7 +41,7 @@ func TestStepHangs(t *testing.T) {
 // TestPowerOffInPost: the power fails while a postscript runs. At the next boot the node gets
 // the block screen and is named failed(loop=2), and its disk is left alone.
 func TestPowerOffInPost(t *testing.T) {
-	ctx := within(t, 5*time.Minute)
+	ctx := within(t, patience)
 	l := site(t, ctx, args+`steps:
   - {name: long, phase: post}
 `, map[string]string{"long": `sleep 300`})
@@ -99,39 +99,30 @@ steps:
 // TestFirstBootNeverComes: the node goes down after the seal and stays down. It is stalled by
 // the stage that it did not reach, then failed.
 func TestFirstBootNeverComes(t *testing.T) {
-	ctx := within(t, 6*time.Minute)
-	l := siteOf(t, ctx, fstest.MapFS{
-		"profiles/lab.yaml": {Mode: 0o644, Data: []byte(`name: lab
-family: generic
-kernel: images/fast/vmlinuz
-initrds: [images/fast/initrd.img, overlay]
-` + args + `steps:
-  - {name: firstboot-unit, phase: post}
-`)},
-		"sequences/generic.yaml": {Mode: 0o644, Data: []byte(`family: generic
-stages:
-  - {name: ordered, within: 5m, sources: [operator]}
-  - {name: bootscript-sent, within: 5m, sources: [boot]}
-  - {name: agent-started, within: 5m, sources: [agent]}
-  - {name: installer-started, within: 5m, sources: [agent]}
-  - {name: post-started, within: 5m, sources: [agent]}
-  - {name: post-done, within: 5m, sources: [agent]}
-  - {name: sealed, within: 10s, sources: [agent]}
-  - {name: disk-booted, within: 5m, sources: [agent]}
-  - {name: booted, sources: [agent]}
-`)},
-	})
+	ctx := within(t, patience)
+	l := siteOf(t, ctx, shortSite(args+"steps:\n  - {name: firstboot-unit, phase: post}\n", "sealed"))
 	m := order(t, ctx, l)
 	m.powerOn()
 	m.down()
-	n := m.awaitSummary(`stalled\(disk-booted\)`)
-	is(t, "status", n.Status, proto.StatusStalled)
-	n = m.awaitSummary(`failed\(stage-deadline\)`)
+	n := m.awaitSummary(`failed\(stage-deadline\)`)
+	wantStalled(t, m.events(), "disk-booted")
 	is(t, "name of the cause", n.Cause.Name, "disk-booted")
 
 	// Late is better than never, and the truth: evidence ends what a clock concluded.
 	m.powerOn()
 	m.awaitSummary("booted")
+}
+
+// installsNothing leaves a machine alone for as long as its installer would need to come to the disk, twice and more, cuts its
+// power, and checks that the disk is as it was before.
+func (m *machine) installsNothing(before [sha256.Size]byte) {
+	m.t.Helper()
+	sleep(m.t, m.ctx, 20*time.Second)
+	m.Kill()
+	if strings.Contains(m.Console(), "fast: partitioning") {
+		m.t.Error("the installer has begun with the disk")
+	}
+	is(m.t, "checksum of the disk", m.checksum(), before)
 }
 
 // checksum is over the whole disk of a machine that is down.

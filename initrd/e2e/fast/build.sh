@@ -19,8 +19,8 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
 exec 9>"$out/lock"
-# a whole build by somebody else takes 2 to 4 minutes
-flock -w 900 9 || {
+# a whole build by somebody else takes 2 to 4 minutes, on a busy machine half an hour
+flock -w 2700 9 || {
 	echo "build.sh: $out is still being built by another run" >&2
 	exit 75
 }
@@ -130,8 +130,8 @@ rootfs() {
 	apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
 		'Identifier: Packages' 'Origin: Debian' >"$tmp/sources"
 	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-	# 15 minutes: 60 MB of packages, and some mirrors are far away
-	as_root timeout 900 mmdebstrap --variant=minbase \
+	# 45 minutes: 60 MB of packages, and some mirrors are far away, some machines busy
+	as_root timeout 2700 mmdebstrap --variant=minbase \
 		--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
 		--include=usr-is-merged,systemd,systemd-sysv,udev,iproute2,dbus,rsyslog \
 		--aptopt='Acquire::Languages "none"' \

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,7 +35,7 @@ func (l *Lab) Images() string { return fmt.Sprintf("http://%s:%d/images", Host, 
 
 // AddImages puts a directory's files below /images/NAME.
 func (l *Lab) AddImages(ctx context.Context, name, dir string) error {
-	if err := command(ctx, io.Discard, time.Minute, "cp", "-r", "--reflink=auto", "--no-dereference", dir, l.path("images", name)); err != nil {
+	if err := command(ctx, io.Discard, copyLimit, "cp", "-r", "--reflink=auto", "--no-dereference", dir, l.path("images", name)); err != nil {
 		return fmt.Errorf("laying out the images: %w", err)
 	}
 	return nil
@@ -44,7 +45,7 @@ func (l *Lab) AddImages(ctx context.Context, name, dir string) error {
 // agents may be waiting for it, too. It may be called again after KillCollector: addresses and
 // data are the same.
 func (l *Lab) StartCollector(ctx context.Context) error {
-	p, err := start(l.path("provostd.log"), l.bin("provostd"), "serve", "--config", l.path("provostd.yaml"))
+	p, err := start(l.path("provostd.log"), append(slices.Clone(l.around), l.bin("provostd"), "serve", "--config", l.path("provostd.yaml")))
 	if err != nil {
 		return fmt.Errorf("starting provostd: %w", err)
 	}
@@ -66,13 +67,24 @@ func (l *Lab) StartCollector(ctx context.Context) error {
 	}
 }
 
+// WithoutNames takes all names from the collector's next starts: /etc/resolv.conf and /etc/hosts are empty where it runs.
+// It needs root.
+func (l *Lab) WithoutNames() error {
+	empty := l.path("empty")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		return fmt.Errorf("taking the names away: %w", err)
+	}
+	l.around = []string{"unshare", "--mount", "sh", "-ec", `mount --bind "$0" /etc/resolv.conf; mount --bind "$0" /etc/hosts; exec "$@"`, empty}
+	return nil
+}
+
 // KillCollector kills provostd as a crash would.
 func (l *Lab) KillCollector() { l.collector.kill() }
 
-// Provost runs the operator's command, 30 s at most, and returns what it prints. A non-zero
+// Provost runs the operator's command, 2 minutes at most, and returns what it prints. A non-zero
 // exit is an error that is *exec.ExitError; status exits 1 when a node has failed.
 func (l *Lab) Provost(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var stdout bytes.Buffer
 	var stderr tailBuffer
@@ -124,14 +136,14 @@ type process struct {
 	err  error // valid after done
 }
 
-// start appends the program's output to the file log.
-func start(log, name string, args ...string) (*process, error) {
+// start runs a command and appends its output to the file log.
+func start(log string, command []string) (*process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	p := &process{cmd: exec.Command(name, args...), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

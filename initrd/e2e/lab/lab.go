@@ -29,6 +29,7 @@ type Lab struct {
 	source    string // the checkout
 	listen    int    // ports on the loopback interface
 	boot      int
+	around    []string // a command that runs provostd, where it is not run as it is
 	collector *process
 }
 
@@ -62,6 +63,9 @@ func New(ctx context.Context, files fs.FS, w io.Writer) (*Lab, error) {
 	return l, nil
 }
 
+// buildLimit is for a script that builds images, whose own limits add up to less.
+const buildLimit = 4 * time.Hour
+
 // Installer returns the directory with the fast installer, built when it is not there or its
 // sources have changed.
 func Installer(ctx context.Context, w io.Writer) (string, error) {
@@ -70,26 +74,23 @@ func Installer(ctx context.Context, w io.Writer) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(source, ".cache", "fast")
-	// The script's own limits add up to less.
-	if err := command(ctx, w, 45*time.Minute, filepath.Join(source, "initrd/e2e/fast/build.sh"), dir); err != nil {
+	if err := command(ctx, w, buildLimit, filepath.Join(source, "initrd/e2e/fast/build.sh"), dir); err != nil {
 		return "", fmt.Errorf("building the fast installer: %w", err)
 	}
 	return dir, nil
 }
 
-// AddDracut puts vmlinuz, systemd.img, plain.img, initramfs.img and root.squashfs, made by dracut/build.sh, into the directory "dracut" of
-// the site's images. Building them takes up to 3 minutes where that is needed and prints its progress to w.
+// AddDracut puts the kernel, the initrds and the root that dracut/build.sh makes into the directory "dracut" of the site's images. Building them takes up to 3 minutes where that is needed and prints its progress to w.
 func (l *Lab) AddDracut(ctx context.Context, w io.Writer) error {
 	fast, err := Installer(ctx, w)
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(l.source, ".cache", "dracut")
-	// The script's own limits add up to less.
-	if err := command(ctx, w, 45*time.Minute, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
+	if err := command(ctx, w, buildLimit, "env", "AGENT="+l.bin("provost-agent"), filepath.Join(l.source, "initrd/e2e/dracut/build.sh"), fast, dir); err != nil {
 		return fmt.Errorf("building the initrds of dracut: %w", err)
 	}
-	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "initramfs.img", "root.squashfs")
+	return l.copyImages(ctx, dir, "dracut", "vmlinuz", "systemd.img", "plain.img", "nm.img", "initramfs.img", "root.squashfs")
 }
 
 // copyImages copies files into a directory of the site's images.
@@ -99,12 +100,15 @@ func (l *Lab) copyImages(ctx context.Context, from, to string, names ...string) 
 		return fmt.Errorf("laying out the images: %w", err)
 	}
 	for _, name := range names {
-		if err := command(ctx, io.Discard, time.Minute, "cp", "--reflink=auto", filepath.Join(from, name), images); err != nil {
+		if err := command(ctx, io.Discard, copyLimit, "cp", "--reflink=auto", filepath.Join(from, name), images); err != nil {
 			return fmt.Errorf("laying out the images: %w", err)
 		}
 	}
 	return nil
 }
+
+// copyLimit bounds what lays out a site's files: up to 300 MB, in seconds.
+const copyLimit = 5 * time.Minute
 
 // Host is this machine's address as QEMU's user network shows it to a guest.
 const Host = "10.0.2.2"
@@ -128,7 +132,7 @@ func (l *Lab) lay(ctx context.Context, files fs.FS, installer string) error {
 	if err := l.copyImages(ctx, installer, "fast", "vmlinuz", "initrd.img", "rootfs.tar.zst"); err != nil {
 		return err
 	}
-	if err := command(ctx, io.Discard, time.Minute, l.bin("mkinitrd"), "--agent", l.bin("provost-agent"),
+	if err := command(ctx, io.Discard, copyLimit, l.bin("mkinitrd"), "--agent", l.bin("provost-agent"),
 		"-o", l.path("images", "overlay.img")); err != nil {
 		return fmt.Errorf("making the overlay: %w", err)
 	}
@@ -144,7 +148,7 @@ dirs: {data: %q, config: %q, images: %q}
 	return nil
 }
 
-// AddSettings adds to the collector's settings file. It counts from the next start on.
+// AddSettings adds lines to the collector's settings file. They count from the next start on.
 func (l *Lab) AddSettings(yaml string) error {
 	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {
@@ -172,16 +176,6 @@ func (l *Lab) AddNode(ctx context.Context, name, profile string, ordinal byte) (
 func (l *Lab) Stranger(name string, ordinal byte) (*Node, error) {
 	n := &Node{Name: name, lab: l, mac: fmt.Sprintf("52:54:00:00:90:%02x", ordinal)}
 	return n, vm.NewDisk(n.Disk(), 1<<30)
-}
-
-// Set adds a line to the collector's settings, for its next start.
-func (l *Lab) Set(line string) error {
-	f, err := os.OpenFile(l.path("provostd.yaml"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("changing the settings: %w", err)
-	}
-	_, err = fmt.Fprintln(f, line)
-	return errors.Join(err, f.Close())
 }
 
 func (l *Lab) path(elem ...string) string { return filepath.Join(append([]string{l.Dir}, elem...)...) }

@@ -20,6 +20,8 @@ type Node struct {
 	Name   string
 	Memory string // of the next PowerOn, as vm.Config has it
 	UEFI   bool   // of the next PowerOn
+	// Capture is a file for what goes over the cable from the next PowerOn on, as vm.Config has it.
+	Capture string
 	// Loader of the next PowerOn: empty is iPXE, with the boot script as its file; else pxelinux or grub, which come by TFTP.
 	Loader string
 	lab    *Lab
@@ -36,7 +38,7 @@ func (n *Node) MAC() string { return n.mac }
 // goes to Dir/NAME.console, one boot after the other. It is killed when ctx ends.
 func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 	c := vm.Config{
-		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI,
+		Name: n.Name, MAC: n.mac, Disk: n.Disk(), Dir: n.lab.Dir, Memory: n.Memory, UEFI: n.UEFI, Capture: n.Capture,
 		BootURL: fmt.Sprintf("http://%s:%d/boot/%s", Host, n.lab.boot, n.mac),
 	}
 	if n.Loader != "" {
@@ -62,7 +64,7 @@ func (n *Node) PowerOn(ctx context.Context) (*vm.VM, error) {
 // pxelinux lays out PXELINUX as Debian's packages pxelinux and syslinux-common have it. Its own configuration sends it to
 // the node's at the collector: QEMU's DHCP has no option 210, which would do the same.
 func (n *Node) pxelinux(ctx context.Context, dir string) error {
-	err := command(ctx, io.Discard, time.Minute, "cp", "/usr/lib/PXELINUX/lpxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32", dir)
+	err := command(ctx, io.Discard, copyLimit, "cp", "/usr/lib/PXELINUX/lpxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32", dir)
 	if err != nil {
 		return err
 	}
@@ -80,7 +82,7 @@ func (n *Node) grub(ctx context.Context, dir string) error {
 	if err := os.WriteFile(early, []byte(text), 0o644); err != nil {
 		return err
 	}
-	return command(ctx, io.Discard, time.Minute, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
+	return command(ctx, io.Discard, copyLimit, "grub-mkimage", "-O", "i386-pc-pxe", "-o", filepath.Join(dir, "grub.0"), "-p", "/", "-c", early,
 		"pxe", "net", "http", "tftp", "normal", "configfile", "linux", "echo", "sleep", "test", "minicmd", "reboot", "chain", "search", "serial", "terminal")
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // toolLimit bounds each run of an e2fsprogs tool: they take well under a second on these disks.
-const toolLimit = time.Minute
+const toolLimit = 5 * time.Minute
 
 // NewDisk makes a blank raw disk of size bytes, sparse; what was at path is gone.
 func NewDisk(path string, size int64) error {

@@ -45,6 +45,8 @@ type Config struct {
 	WriteLog string      // file for a log of everything that is written to the disk, see ReadWriteLog; it is made anew
 	Forward  map[int]int // ports on the host's loopback interface, each to one of the guest
 
+	Capture string // file for all that goes over the machine's cable, see ReadCapture; it is made anew
+
 	// Tap is an interface of the network namespace Netns that is the machine's cable, in the place of QEMU's own network:
 	// then DHCP, TFTP and all else are what is in that namespace. It needs root.
 	Tap, Netns string
@@ -169,6 +171,10 @@ func arguments(c Config, monitor string) []string {
 			",file.driver=file,file.filename=" + c.Disk + ",file.cache.no-flush=on" +
 			",log.driver=file,log.filename=" + c.WriteLog + ",log.cache.no-flush=on"}
 	}
+	var capture []string
+	if c.Capture != "" {
+		capture = []string{"-object", "filter-dump,id=capture,netdev=n0,file=" + c.Capture}
+	}
 	boot := []string{}
 	if c.UEFI {
 		boot = []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + ovmfCode,
@@ -183,7 +189,7 @@ func arguments(c Config, monitor string) []string {
 		"-serial", "stdio", "-monitor", "unix:" + monitor + ",server=on,wait=off",
 		"-device", "virtio-blk-pci,drive=d0,bootindex=2", "-device", "virtio-rng-pci",
 		"-netdev", netdev, "-device", nic,
-	}, drive, boot)
+	}, drive, capture, boot)
 }
 
 // Kill cuts the power: what the guest had not yet written to its disk is lost.
@@ -246,9 +252,9 @@ func (v *VM) SetLink(up bool) error {
 
 func (v *VM) monitor() string { return filepath.Join(v.tmp, "monitor") }
 
-// command gives one command to QEMU's monitor and waits, 10 s at most, until it is carried out.
+// command gives one command to QEMU's monitor and waits, a minute at most, until it is carried out.
 func (v *VM) command(line string) error {
-	const limit = 10 * time.Second
+	const limit = time.Minute
 	c, err := net.DialTimeout("unix", v.monitor(), limit)
 	if err != nil {
 		return fmt.Errorf("reaching the monitor: %w", err)
