@@ -155,8 +155,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	quiet := make(chan os.Signal, 1)
 	signal.Notify(quiet, syscall.SIGPIPE, syscall.SIGHUP)
 	defer signal.Stop(quiet)
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT) // and for good: one that comes at the very end changes no exit status
+	go func() {
+		select {
+		case <-end:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 
 	said := newSaid(stderr)
 	defer said.end()
