@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -67,6 +68,7 @@ type session struct {
 	Program
 	settings *viper.Viper
 	started  bool // the command line was understood; errors from now on are not about it
+	saying   sync.Mutex
 }
 
 func rootCommand(s *session) *cobra.Command {

@@ -78,8 +78,10 @@ func (s *session) report(err error) int {
 }
 
 // say writes a text after a prefix to stderr: folded on a terminal, in one line for programs. A text of several lines
-// keeps them.
+// keeps them. Of two that speak at once each finishes.
 func (s *session) say(prefix, text string) {
+	s.saying.Lock()
+	defer s.saying.Unlock()
 	sc := s.screen(s.Stderr)
 	for l := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		lines := []string{clean(l)}
