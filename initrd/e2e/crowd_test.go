@@ -115,6 +115,7 @@ func startCrowd(t *testing.T, ctx context.Context, l *crowded, url string, args 
 	args = append([]string{"run", "--url", url, "--ca", l.CA(), "--join-key-file", l.JoinKey()}, args...)
 	c := &crowd{t: t, log: path, cmd: exec.CommandContext(ctx, l.agentload, args...)}
 	c.cmd.Stderr = log
+	c.cmd.Env = append(os.Environ(), "GOGC=400") // real agents have machines of their own: here memory is cheaper than time
 	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
 	c.cmd.WaitDelay = 10 * time.Second
 	in, err := c.cmd.StdinPipe()
