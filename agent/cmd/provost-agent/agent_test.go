@@ -43,6 +43,8 @@ func TestScripts(t *testing.T) {
 
 // machine is a node under test: real processes of the real program, with state directories of their own.
 type machine struct {
+	watchSaid string // the last watch's stderr, once it has ended
+
 	*testing.T
 	c     *prototest.Collector
 	id    string
@@ -133,6 +135,7 @@ func (m *machine) watch() (stop func()) {
 		cmd.Process.Signal(os.Interrupt)
 		select {
 		case err := <-done:
+			m.watchSaid = stderr.String()
 			wantEnded(m.T, err, &stderr)
 		case <-time.After(2 * time.Minute):
 			cmd.Process.Kill()
