@@ -73,9 +73,8 @@ func loopDisk(t *testing.T, size int64, fill string, mkfs ...string) (device, im
 	command(mkfs[0], append(mkfs[1:], image)...)
 	device = command("losetup", "--find", "--show", image)
 	t.Cleanup(func() { command("losetup", "--detach", device) })
-	command("mount", device, root)
-	command("sh", "-e", "-c", fill, "sh", root)
-	command("umount", root)
+	// In a mount namespace of its own: whoever makes one meanwhile, as other tests do, would keep a copy of the mount, and with it the device.
+	command("unshare", "--mount", "sh", "-e", "-c", "mount \"$2\" \"$1\"\n"+fill+"\numount \"$1\"", "sh", root, device)
 	return device, image
 }
 
