@@ -428,8 +428,8 @@ func TestJoinKey(t *testing.T) {
 	m.login = append(m.login[:4:4], "--join-key-file", m.path("join"))
 	done := make(chan result, 1)
 	go func() { done <- m.agent(m.at("run", "--phase", "pre")...) }()
-	for range 100 { // 10 s: it says hello before the install is ordered
-		if len(m.c.Requests()) > 0 {
+	for range 1200 { // 2 minutes: its second hello comes after the first was refused, since no install is ordered
+		if len(m.c.Requests()) > 1 {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
