@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -65,7 +66,7 @@ func (r *Registry) Loading(_ context.Context, q boot.Request, install, ticket st
 	if err := r.comesFrom(n, q, "boot files"); err != nil {
 		return boot.Decision{}, err
 	}
-	q.MAC = n.Spec.MACs[0]
+	q.MAC = in.rec.Load().card(n.Spec)
 	return r.decision(n, q)
 }
 
@@ -98,6 +99,9 @@ func (r *Registry) AnswerOf(_ context.Context, q boot.Request, file string) ([]b
 	if in == nil || in.recipe.Boot != profile.BootExternal || in.recipe.Answer == nil || r.fromElsewhere(n, q.RemoteAddr) {
 		return nil, "", gone
 	}
+	if i := slices.IndexFunc(n.Spec.MACs, func(mac string) bool { return slices.Contains(q.MACs, mac) }); i >= 0 {
+		q.MAC = n.Spec.MACs[i] // the machine may not have the others
+	}
 	b, err := r.answerFile(in, n, q, file)
 	return b, r.ticket(in.id, in.rec.Load().Attempt), err
 }
@@ -122,10 +126,12 @@ func (r *Registry) fromElsewhere(n *node, remote string) bool {
 	return errFrom != nil || errWant != nil || from.Addr().Unmap() != want.Unmap()
 }
 
-// answerFile makes a file of an install that is under way.
+// answerFile makes a file of an install that is under way. q.MAC is empty, or the card to install by if it is not the one that
+// asked for the boot script.
 func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string) ([]byte, error) {
 	gone := problem(404, proto.CodeNotFound, "", "there is no such answer file, or its install is over")
-	if rec, v := in.rec.Load(), in.look(); rec.Superseded || rec.Erased || v.Sealed || over(v) {
+	rec := in.rec.Load()
+	if v := in.look(); rec.Superseded || rec.Erased || v.Sealed || over(v) {
 		return nil, gone
 	}
 	spec, err := r.specOf(in, n)
@@ -136,7 +142,8 @@ func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string)
 	if len(urls) == 0 {
 		urls = []string{q.AgentURL()}
 	}
-	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q, r.ticket(in.id, in.rec.Load().Attempt), urls, r.opt.Pin()))
+	q.MAC = cmp.Or(q.MAC, rec.card(spec))
+	files, err := in.recipe.Answer.Render(answerData(spec, in.id, q, r.ticket(in.id, rec.Attempt), urls, r.opt.Pin()))
 	if err != nil {
 		return nil, problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes, then order the install again",
 			"answer file of %s: %v", spec.Name, err)
@@ -163,13 +170,10 @@ func (r *Registry) specOf(in *install, n *node) (proto.NodeSpec, error) {
 	return spec, nil
 }
 
+// answerData is what a template is told; q.MAC is the card to install by.
 func answerData(n proto.NodeSpec, install string, q boot.Request, ticket string, urls []string, pin string) answer.Data {
-	d := answer.Data{Node: answer.Node{Name: n.Name, IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs}, Install: install,
+	return answer.Data{Node: answer.Node{Name: n.Name, MAC: q.MAC, IP: n.IP, Serial: n.Serial, Groups: n.Groups, Attrs: n.Attrs}, Install: install,
 		Images: q.Images(), Callback: q.Callbacks(install, ticket), URLs: urls, Pin: pin}
-	if len(n.MACs) > 0 {
-		d.Node.MAC = n.MACs[0]
-	}
-	return d
 }
 
 // Render gives what a node's installer gets, for eyes: of the install that is under way, or else what an order would give
@@ -186,7 +190,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 		return nil, unknownNode(name)
 	}
 	const none = "00000000000000000000000000" // an install that is not ordered yet
-	id, attempt, spec := none, 1, n.Spec
+	id, attempt, spec, mac := none, 1, n.Spec, n.Spec.MACs[0]
 	var recipe *Recipe
 	out := &proto.RenderedNode{Schema: proto.Schema, Node: name, Files: []proto.RenderedFile{}}
 	if in != nil {
@@ -195,7 +199,8 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 			if spec, err = r.specOf(in, n); err != nil {
 				return nil, err
 			}
-			recipe, id, attempt = in.recipe, in.id, max(in.rec.Load().Attempt, 1)
+			rec := in.rec.Load()
+			recipe, id, attempt, mac = in.recipe, in.id, max(rec.Attempt, 1), rec.card(spec)
 			out.Install = id
 		}
 	}
@@ -216,8 +221,8 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 	bad := func(err error) error {
 		return problem(422, proto.CodeBadProfile, "mend the profile, its template or the node's attributes", "%v", err)
 	}
-	q := boot.Request{Host: host}
-	args, err := r.kernelArgs(recipe, n.Spec, id, attempt, q, "********", n.Spec.MACs[0])
+	q := boot.Request{Host: host, MAC: mac}
+	args, err := r.kernelArgs(recipe, n.Spec, id, attempt, q, "********")
 	if err != nil {
 		return nil, bad(err)
 	}
@@ -229,7 +234,7 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 		if recipe.diskless() {
 			d.Action = proto.BootNetboot
 		}
-		scripts := boot.Render(d, boot.Request{Host: host, MAC: n.Spec.MACs[0]}, 0)
+		scripts := boot.Render(d, q, 0)
 		for _, file := range slices.Sorted(maps.Keys(scripts)) {
 			out.Scripts = append(out.Scripts, proto.RenderedFile{Name: file, Text: scripts[file]})
 		}
@@ -248,12 +253,12 @@ func (r *Registry) Render(name, host string, urls []string) (*proto.RenderedNode
 }
 
 // kernelArgs makes the profile's arguments from what was kept of it.
-func (r *Registry) kernelArgs(recipe *Recipe, spec proto.NodeSpec, install string, attempt int, q boot.Request, ticket, mac string) (string, error) {
+func (r *Registry) kernelArgs(recipe *Recipe, spec proto.NodeSpec, install string, attempt int, q boot.Request, ticket string) (string, error) {
 	p, err := profile.Recall(recipe.Profile, recipe.Args, recipe.Vars)
 	if err != nil {
 		return "", fmt.Errorf("reading the kernel arguments of install %s: %w", install, err)
 	}
-	d := profile.ArgData{Images: q.TicketImages(ticket), Node: spec.Name, Install: install, Attempt: attempt, MAC: mac, Groups: spec.Groups, Attrs: spec.Attrs}
+	d := profile.ArgData{Images: q.TicketImages(ticket), Node: spec.Name, Install: install, Attempt: attempt, MAC: q.MAC, Groups: spec.Groups, Attrs: spec.Attrs}
 	if recipe.Answer != nil {
 		file, err := recipe.Answer.File()
 		if err != nil {

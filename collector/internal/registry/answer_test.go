@@ -123,6 +123,90 @@ func TestAnswerFile(t *testing.T) {
 	}
 }
 
+// TestAnswerNamesTheCard: an answer file names the card that asked last for its attempt's boot script, also after a restart; the
+// node's first while none has, or if an operator took that card away.
+func TestAnswerNamesTheCard(t *testing.T) {
+	s := registrytest.New(t)
+	withAnswer(s, "{{ .MAC | ks }}")
+	first, second, third := registrytest.MAC(1), registrytest.MAC(2), registrytest.MAC(3)
+	p := s.Profiles.All["compute"]
+	p.Recipe.Args, p.Recipe.Attempts = "card={{ .MAC }}", 2
+	if _, err := s.AddNode(ctx, proto.NodeSpec{Name: "n1", MACs: []string{first, second}, Profile: "compute"}); err != nil {
+		t.Fatal(err)
+	}
+	id := s.Ordered("n1")
+	var d boot.Decision
+	check := func(when, want string) {
+		t.Helper()
+		r, err := s.Render("n1", "10.0.0.1:8480", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Files[0].Text != want || r.Args != "card="+want {
+			t.Errorf("%s: rendered: %s, %s, want %s", when, r.Files[0].Text, r.Args, want)
+		}
+		if d.Ticket == "" {
+			return
+		}
+		if b, err := s.Answer(ctx, boot.Request{Host: "h"}, id, d.Ticket, "ks.cfg"); err != nil || string(b) != want {
+			t.Errorf("%s: answer file = %s, %v, want %s", when, b, err, want)
+		}
+		if l, err := s.Loading(ctx, boot.Request{Host: "h"}, id, d.Ticket); err != nil || l.Args != "card="+want {
+			t.Errorf("%s: boot.cfg = %s, %v, want %s", when, l.Args, err, want)
+		}
+	}
+	check("nothing has booted", first)
+	d = s.Script(second)
+	check("booted by the second", second)
+	s.Restart()
+	check("after a restart", second)
+	d = s.Script(first)
+	check("the first asks before a kernel was sent", first)
+	d = s.Script(second)
+	s.Sent(ctx, d.Ticket, d.Kernel, true)
+	if _, err := s.Boot(ctx, boot.Request{MAC: first, Method: http.MethodGet, Host: "h", Again: d.Attempt}); err != nil {
+		t.Fatal(err)
+	}
+	check("the first asks as a loader that could not load all files", first)
+	if _, err := s.Boot(ctx, boot.Request{MAC: second, Method: http.MethodHead, Host: "h"}); err != nil {
+		t.Fatal(err)
+	}
+	check("a HEAD boots nothing", first)
+	if d = s.Script(second); d.Attempt != 2 {
+		t.Fatalf("attempt %d, want 2", d.Attempt)
+	}
+	check("the next attempt, by the second", second)
+	macs := []string{first, third}
+	if err := s.PatchNodes(ctx, []string{"n1"}, proto.NodePatch{MACs: &macs}); err != nil {
+		t.Fatal(err)
+	}
+	check("without the card", first)
+	seal(t, s, d)
+	d = boot.Decision{}
+	check("the next order", first)
+}
+
+// TestAnswerNamesTheCardOfADisklessBoot: each of its boots is an install of its own.
+func TestAnswerNamesTheCardOfADisklessBoot(t *testing.T) {
+	s := registrytest.New(t)
+	withAnswer(s, "{{ .MAC | ks }}")
+	p := s.Profiles.All["compute"]
+	p.Recipe.Kind, p.Recipe.Attempts = "diskless", 5
+	first, second := registrytest.MAC(1), registrytest.MAC(2)
+	if _, err := s.AddNode(ctx, proto.NodeSpec{Name: "n1", MACs: []string{first, second}, Profile: "compute"}); err != nil {
+		t.Fatal(err)
+	}
+	s.Ordered("n1")
+	for _, mac := range []string{second, first, second} {
+		d := s.Script(mac)
+		if b, err := s.Answer(ctx, boot.Request{Host: "h"}, d.Install, d.Ticket, "ks.cfg"); err != nil || string(b) != mac {
+			t.Errorf("booted by %s: answer file = %s, %v", mac, b, err)
+		}
+		s.Sent(ctx, d.Ticket, d.Kernel, true)
+		s.Clock.Advance(time.Minute)
+	}
+}
+
 // seal lets the agent say that the installer is done.
 func seal(t *testing.T, s *registrytest.Site, d boot.Decision) {
 	t.Helper()
@@ -209,6 +293,15 @@ func TestAnswerByMachine(t *testing.T) {
 	} {
 		if got := get(c.remote, c.serial, c.macs...); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	cards := []string{mac, registrytest.MAC(8), registrytest.MAC(9)}
+	if err := s.PatchNodes(ctx, []string{"n1"}, proto.NodePatch{MACs: &cards}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ has, want string }{{cards[2] + " " + cards[1], cards[1]}, {cards[2], cards[2]}, {cards[1] + " " + mac, mac}} {
+		if got := get(from, "", strings.Fields(c.has)...); !strings.HasPrefix(got, "n1 "+c.want) {
+			t.Errorf("a machine with the cards %s: %s, want %s", c.has, got, c.want)
 		}
 	}
 	if got := kinds(t, s, "n1", id); got[len(got)-1] != "stage:answer-sent" {

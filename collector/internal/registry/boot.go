@@ -46,11 +46,11 @@ func (r *Registry) Boot(ctx context.Context, q boot.Request) (boot.Decision, err
 	case q.Method == http.MethodHead:
 	case action == proto.BootInstall:
 		err = r.update(ctx, func(c *change) (err error) {
-			n, err = c.askedForScript(c.r.m.macs[q.MAC], q.Again)
+			n, err = c.askedForScript(c.r.m.macs[q.MAC], q)
 			return err
 		})
 	case action == proto.BootNetboot:
-		n, err = r.netboot(ctx, n, q.Again)
+		n, err = r.netboot(ctx, n, q)
 	}
 	if err != nil {
 		return boot.Decision{Action: action}, err
@@ -68,8 +68,8 @@ func (rec *installRecord) loadsAgain(attempt int) bool {
 	return attempt > 0 && attempt == rec.Attempt && rec.Bound[attempt] == ""
 }
 
-// askedForScript counts a fetch of a boot script and gives the node as it is then; again is the Request's.
-func (c *change) askedForScript(name string, again int) (*node, error) {
+// askedForScript counts a fetch of a boot script and gives the node as it is then.
+func (c *change) askedForScript(name string, q boot.Request) (*node, error) {
 	n := c.node(name)
 	if n == nil {
 		return nil, unknownNode(name)
@@ -81,14 +81,14 @@ func (c *change) askedForScript(name string, again int) (*node, error) {
 	if rec.Rebooting {
 		rec = rec.clone()
 		rec.Rebooting, rec.Progressed, rec.Sent = false, false, nil
-		return n, c.sent(rec, stageScript)
+		return n, c.scriptSent(rec, q.MAC)
 	}
 	switch {
 	case rec.Attempt > 0 && !rec.Progressed:
-		return n, c.sent(rec, stageScript)
-	case rec.loadsAgain(again) && rec.Again < maxAgain:
+		return n, c.scriptSent(rec, q.MAC)
+	case rec.loadsAgain(q.Again) && rec.Again < maxAgain:
 		rec = rec.clone()
-		rec.Again++
+		rec.Again, rec.MAC = rec.Again+1, q.MAC
 		return n, c.putInstall(rec)
 	}
 	e := proto.Event{Source: proto.SourceBoot, Stage: stageScript}
@@ -107,7 +107,30 @@ func (c *change) askedForScript(name string, again int) (*node, error) {
 	if err := c.attempt(rec, e, true); err != nil {
 		return nil, err
 	}
-	return n, c.sent(rec, stageScript)
+	return n, c.scriptSent(rec, q.MAC)
+}
+
+// scriptSent notes that a card was sent the current attempt's script. The attempt's own event says so. A firmware that asks by
+// one card after the other boots by the last of them.
+func (c *change) scriptSent(old *installRecord, mac string) error {
+	if old.MAC == mac && slices.Contains(old.Sent, stageScript) {
+		return nil
+	}
+	rec := old.clone()
+	rec.MAC = mac
+	if !slices.Contains(rec.Sent, stageScript) {
+		rec.Sent = append(rec.Sent, stageScript)
+	}
+	return c.putInstall(rec)
+}
+
+// card is the address of the card that the current attempt boots by: the first of the node's, as long as no other one of them
+// has asked for its script.
+func (rec *installRecord) card(n proto.NodeSpec) string {
+	if slices.Contains(n.MACs, rec.MAC) {
+		return rec.MAC
+	}
+	return n.MACs[0]
 }
 
 // looking reports whether the current attempt installs nothing: its agent looks whether the disk has the install, sealed.
@@ -153,9 +176,6 @@ func (c *change) sent(old *installRecord, stage string) error {
 	}
 	rec := old.clone()
 	rec.Sent = append(rec.Sent, stage)
-	if stage == stageScript { // the attempt's own event says so
-		return c.putInstall(rec)
-	}
 	rec.Progressed = rec.Progressed || stage == stageKernel
 	err := c.append(proto.Event{Kind: proto.KindStage, Source: proto.SourceBoot, Install: rec.ID, Node: rec.Node, Stage: stage, Attempt: rec.Attempt})
 	return errors.Join(err, c.putInstall(rec))
@@ -187,7 +207,7 @@ func (r *Registry) decision(n *node, q boot.Request) (boot.Decision, error) {
 			recipe = recipe.bare()
 		}
 		var err error
-		d.Args, err = r.kernelArgs(recipe, n.Spec, rec.ID, d.Attempt, q, d.Ticket, q.MAC)
+		d.Args, err = r.kernelArgs(recipe, n.Spec, rec.ID, d.Attempt, q, d.Ticket)
 		if err != nil {
 			return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes, then order the install again", "%v", err)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"provost/collector/internal/boot"
 	"provost/proto"
 )
 
@@ -31,9 +32,8 @@ var errStale = errors.New("the node was changed while its boot was prepared")
 // staleTries bounds how often a boot is prepared anew: each time somebody else has changed the node within milliseconds.
 const staleTries = 3
 
-// netboot counts a fetch of a diskless node's boot script, which may begin an install, and gives the node as it is then; again is
-// the Request's.
-func (r *Registry) netboot(ctx context.Context, n *node, again int) (*node, error) {
+// netboot counts a fetch of a diskless node's boot script, which may begin an install, and gives the node as it is then.
+func (r *Registry) netboot(ctx context.Context, n *node, q boot.Request) (*node, error) {
 	var err error
 	for range staleTries {
 		var p *prepared
@@ -41,7 +41,7 @@ func (r *Registry) netboot(ctx context.Context, n *node, again int) (*node, erro
 			return nil, err
 		}
 		err = r.update(ctx, func(c *change) (err error) {
-			n, err = c.askedForNetboot(n.Spec.Name, p, again)
+			n, err = c.askedForNetboot(n.Spec.Name, p, q)
 			return err
 		})
 		if !errors.Is(err, errStale) {
@@ -92,7 +92,7 @@ func (r *Registry) prepareBoot(name string) (*prepared, error) {
 // begun: the boot got as far as its kernel, so that another fetch of its script is another boot.
 func (rec *installRecord) begun() bool { return rec.Attempt > 0 && rec.Progressed && !rec.Rebooting }
 
-func (c *change) askedForNetboot(name string, p *prepared, again int) (*node, error) {
+func (c *change) askedForNetboot(name string, p *prepared, q boot.Request) (*node, error) {
 	n := c.node(name)
 	if n == nil {
 		return nil, unknownNode(name)
@@ -105,11 +105,11 @@ func (c *change) askedForNetboot(name string, p *prepared, again int) (*node, er
 	case rec.Rebooting:
 		rec = rec.clone()
 		rec.Rebooting, rec.Progressed, rec.Sent = false, false, nil
-		return n, c.sent(rec, stageScript)
+		return n, c.scriptSent(rec, q.MAC)
 	case rec.Attempt == 0:
-		return n, c.boots(rec, nil)
-	case !rec.begun(), rec.loadsAgain(again): // without end: it has nothing else to boot
-		return n, c.sent(rec, stageScript)
+		return n, c.boots(rec, nil, q.MAC)
+	case !rec.begun(), rec.loadsAgain(q.Again): // without end: it has nothing else to boot
+		return n, c.scriptSent(rec, q.MAC)
 	}
 	before := rec.Unfinished
 	if v := c.install(rec.ID).look(); v.Status == proto.StatusBooted {
@@ -126,18 +126,18 @@ func (c *change) askedForNetboot(name string, p *prepared, again int) (*node, er
 	if err := c.order(p); err != nil {
 		return nil, err
 	}
-	err := c.boots(c.record(p.rec.ID), before)
+	err := c.boots(c.record(p.rec.ID), before, q.MAC)
 	return c.node(name), err
 }
 
-// boots begins the one attempt of a diskless node's install; before are the boots before it that came to no end.
-func (c *change) boots(rec *installRecord, before []time.Time) error {
+// boots begins the one attempt of a diskless node's install, by a card; before are the boots before it that came to no end.
+func (c *change) boots(rec *installRecord, before []time.Time, mac string) error {
 	rec = rec.clone()
 	rec.Unfinished = append(slices.Clone(before), c.now)
 	if err := c.attempt(rec, proto.Event{Source: proto.SourceBoot, Stage: stageScript}, true); err != nil {
 		return err
 	}
-	return c.sent(rec, stageScript)
+	return c.scriptSent(rec, mac)
 }
 
 // netbootAgain lets a node that was blocked boot again.

@@ -294,7 +294,7 @@ func over(v *lifecycle.View) bool {
 // attempt begins the next attempt of an install; e says how and when it was seen.
 func (c *change) attempt(rec *installRecord, e proto.Event, announce bool) error {
 	rec.Attempt++
-	rec.Progressed, rec.Sent, rec.Reboots, rec.Rebooting, rec.Again = false, nil, 0, false, 0
+	rec.Progressed, rec.Sent, rec.Reboots, rec.Rebooting, rec.Again, rec.MAC = false, nil, 0, false, 0, ""
 	rec.Began = c.now
 	if announce {
 		e.Kind, e.Install, e.Node, e.Attempt = proto.KindAttempt, rec.ID, rec.Node, rec.Attempt

@@ -80,6 +80,7 @@ type installRecord struct {
 	Superseded bool                 `json:"superseded,omitempty"`
 	Erased     bool                 `json:"erased,omitempty"` // its plan and its secrets are gone: it is over
 	Attempt    int                  `json:"attempt,omitempty"`
+	MAC        string               `json:"mac,omitempty"`         // of the card that asked last for the current attempt's boot script; empty: not known
 	Allowed    int                  `json:"allowed"`               // attempts that may begin
 	Looped     bool                 `json:"looped,omitempty"`      // and the node asked for one more
 	Look       int                  `json:"look,omitempty"`        // the attempt that only looks at the disk, if there was one

@@ -27,7 +27,7 @@ func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request)
 	if err != nil {
 		return d, err
 	}
-	args, err := r.kernelArgs(recipe.bare(), n.Spec, "", 0, q, "", q.MAC)
+	args, err := r.kernelArgs(recipe.bare(), n.Spec, "", 0, q, "")
 	if err != nil {
 		return d, problem(422, proto.CodeBadProfile, "mend the profile or the node's attributes", "%v", err)
 	}
