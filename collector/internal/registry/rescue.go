@@ -18,8 +18,12 @@ import (
 // subiquity and FAI, wherever their file comes from.
 var unattended = []string{"inst.ks", "ks=", "autoyast", "autoupgrade", "preseed", "url=", "file=", "auto=", "auto-install", "autoinstall", "ds=", "cloud-config-url=", "FAI_ACTION="}
 
-// liveMedium is casper's url=: the medium itself, and not debian-installer's preseed file. casper takes it only with this end.
-func liveMedium(w string) bool { return strings.HasPrefix(w, "url=") && strings.HasSuffix(w, ".iso") }
+// liveMedium reports whether an argument stays beside which the live system is booted: casper's url=, which is the medium itself
+// and not debian-installer's preseed file (casper takes it only with this end), and what keeps cloud-init from fetching the same
+// url= once more, as a file of its own.
+func liveMedium(w string) bool {
+	return strings.HasPrefix(w, "url=") && strings.HasSuffix(w, ".iso") || w == "cloud-config-url=/dev/null"
+}
 
 // rescue completes the decision for a node whose boot action is rescue; in is its newest install, nil if there is none.
 func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request) (boot.Decision, error) {

@@ -64,18 +64,27 @@ func TestRescue(t *testing.T) {
 	}
 }
 
-// TestRescueKeepsTheMedium: casper's url= is what it boots, and no answer file.
+// TestRescueKeepsTheMedium: casper's url= is what it boots, and no answer file; cloud-init must not fetch it, too, and gets
+// no other file either.
 func TestRescueKeepsTheMedium(t *testing.T) {
 	s := registrytest.New(t)
-	p := registrytest.Prepared("compute")
-	p.Recipe.Args = "ip=dhcp url={{ .Images }}/ubuntu/server.iso autoinstall ds=nocloud-net;s={{ .Answer }} cloud-config-url=/dev/null"
-	s.Profiles.Put("compute", p)
 	mac := s.Add("n1", 1)
 	if got := code(s.SetBootAction(ctx, []string{"n1"}, proto.BootRescue, "op", "")); got != "" {
 		t.Fatal(got)
 	}
-	if d := s.Script(mac); d.Args != "ip=dhcp url=http://10.0.0.1:8480/images/ubuntu/server.iso" {
-		t.Errorf("args = %q", d.Args)
+	const kept = "ip=dhcp url=http://10.0.0.1:8480/images/ubuntu/server.iso"
+	for given, want := range map[string]string{
+		"cloud-config-url=/dev/null":              kept + " cloud-config-url=/dev/null",
+		"cloud-config-url={{ .Answer }}":          kept,
+		"cloud-config-url=http://site/cloud.conf": kept,
+		"cloud-config-url=/dev/nullify":           kept,
+	} {
+		p := registrytest.Prepared("compute")
+		p.Recipe.Args = "ip=dhcp url={{ .Images }}/ubuntu/server.iso " + given + " autoinstall ds=nocloud-net;s={{ .Answer }}"
+		s.Profiles.Put("compute", p)
+		if d := s.Script(mac); d.Args != want {
+			t.Errorf("with %s: args = %q, want %q", given, d.Args, want)
+		}
 	}
 }
 
