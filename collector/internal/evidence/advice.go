@@ -163,12 +163,11 @@ func (v view) blocked(b *boot, cut int) *Problem {
 // bigFile is the size from which on a short transfer is told from a file that differs from node to node.
 const bigFile = 1 << 20
 
-// cut gives the stage whose file was never sent whole, -1 if there is none. Servers that write down the size of what
-// they sent count headers, too, so a hundredth may be missing.
+// cut gives the stage whose file was never sent whole, -1 if there is none.
 func (v view) cut(b *boot) int {
 	for _, i := range []int{iKernel, iInitrd, iImage} {
 		m := &b.marks[i]
-		if whole, _ := v.sizes.get(m.file); m.count > 0 && m.bytes > 0 && whole >= bigFile && m.bytes < whole-whole/100 {
+		if whole, _ := v.sizes.get(m.file); m.count > 0 && m.bytes > 0 && cutOff(m.bytes, whole) {
 			return i
 		}
 	}

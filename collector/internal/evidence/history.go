@@ -3,6 +3,7 @@
 package evidence
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -201,6 +202,9 @@ func (b *boot) add(f *Fact) {
 	case i >= 0 && i <= iAck && b.has(iKernel):
 		b.late[i].add(f)
 	case i >= 0:
+		if f.Retracts { // it is the end of what was only asked for: one transfer, and not two
+			b.retract(f)
+		}
 		b.marks[i].add(f)
 		b.mend(f)
 	case f.Kind.Error():
@@ -208,7 +212,7 @@ func (b *boot) add(f *Fact) {
 			b.retract(f)
 		}
 		if f.Kind == NoLeases || f.Kind == WrongNetwork {
-			b.imply(f.answers(), f)
+			b.imply(slices.Index(stages[:], cmp.Or(f.Message, Discover)), f)
 		}
 		if f.Kind == NotFound && Optional(f.File) {
 			if f.Stage == BootScript {
@@ -219,14 +223,6 @@ func (b *boot) add(f *Fact) {
 		}
 		b.problems = note(b.problems, f, "", maxProblems)
 	}
-}
-
-// answers is the stage that a DHCP server's refusal shows to be reached: only a request names an address, or its type.
-func (f *Fact) answers() int {
-	if f.IP.IsValid() || strings.Contains(f.Reason, "DHCPREQUEST") {
-		return iRequest
-	}
-	return iDiscover
 }
 
 // imply counts a stage that must have been reached for f to be written, if it has no line of its own.

@@ -36,14 +36,36 @@ func TestProbeSize(t *testing.T) {
 	}
 }
 
+// A request and the line that says that it is done are one transfer, which a server counts that writes down both.
+func TestProbeFinished(t *testing.T) {
+	log := ""
+	for i, file := range []string{"undionly.kpxe", "boot.ipxe", "vmlinuz"} {
+		log += fmt.Sprintf("%d in.tftpd[%d]: RRQ from 10.0.0.5 filename %s\n%d in.tftpd[%d]: Client ::ffff:10.0.0.5 finished %s\n", 2*i+2, i, file, 2*i+3, i, file)
+	}
+	n := probe(t, dora(0, m1, "10.0.0.5"), log).Nodes[0]
+	for _, s := range n.Stages {
+		if s.Count != 1 {
+			t.Errorf("%s was reached %d times, want once", s.Name, s.Count)
+		}
+	}
+	if n = probe(t, dora(0, m1, "10.0.0.5"), log[:strings.Index(log, "4 in.tftpd")]).Nodes[0]; n.Stage != evidence.BootLoader || len(n.Causes) == 0 || strings.Contains(n.Causes[0], "given itself again") {
+		t.Errorf("after one undionly.kpxe, sent whole: %s, causes %q", n.Stage, n.Causes)
+	}
+}
+
 // A refused request implies no question before it that nobody logged; a refused question is one.
 func TestProbeImplies(t *testing.T) {
 	for line, want := range map[string]evidence.Kind{
 		"DHCPREQUEST for 192.168.9.9 from " + m1 + " via br0: wrong network.":       evidence.Request,
 		"DHCPDISCOVER from " + m1 + " via br0: unknown network segment":             evidence.Discover,
 		"DHCPDISCOVER from " + m1 + " via br0: network 10.0.0.0/24: no free leases": evidence.Discover,
+		"DHCPDISCOVER(br0) 10.0.0.9 " + m1 + " no address available":                evidence.Discover, // it would like that address again
 	} {
-		n := probe(t, "0 dhcpd[1]: "+line+"\n").Nodes[0]
+		program := "dhcpd"
+		if strings.Contains(line, "(br0)") {
+			program = "dnsmasq-dhcp"
+		}
+		n := probe(t, "0 "+program+"[1]: "+line+"\n").Nodes[0]
 		if len(n.Stages) != 1 || n.Stages[0].Name != want {
 			t.Errorf("%s: stages %+v, want %s alone", line, n.Stages, want)
 		}
