@@ -99,16 +99,16 @@ const (
 	maxClaims = 1024
 	maxOurs   = 64
 	maxSizes  = 4096
-	// maxSized is the longest path whose size is kept, in bytes: none of a boot's files has such a one.
+	// maxSized is the longest path whose size is kept, in bytes, with its sender's name: none of a boot's files has such a one.
 	maxSized = 1024
 )
 
-// fileSize is how large a file is, as far as transfers tell.
-type fileSize struct {
-	whole int64 // the largest transfer
-	short int64 // the last one that was smaller, when it was and whose
-	at    time.Time
-	by    netip.Addr
+// FileSize is how large a file is, as far as transfers tell.
+type FileSize struct {
+	Whole int64      `json:"whole"`           // the largest transfer
+	Short int64      `json:"short,omitempty"` // the last one that was smaller, when it was and whose
+	At    time.Time  `json:"at,omitzero"`
+	By    netip.Addr `json:"by,omitzero"`
 }
 
 // held is a fact that another line may still take back.
@@ -140,7 +140,8 @@ type memory struct {
 type Observer struct {
 	mapper *Mapper
 	o      ObserverOptions
-	sizes  *bounded[string, fileSize] // by sender and path; not saved: after a restart the first transfer of a file counts as whole
+	sizes  *bounded[string, FileSize] // by sender and path
+	sized  map[string]bool            // changed since SavedSizes
 	m      memory
 	last   memory // at the last Keep
 }
@@ -151,13 +152,13 @@ type ObserverOptions struct {
 	Ours []netip.Addr
 	// Self is this machine's name: lines with it in their header are no node's, also if a node is called so.
 	Self string
-	// Listed are the senders of syslog that may speak of others, whoever they are.
+	// Listed are the senders of syslog that may speak of others, whoever they are, also by way of another machine's syslog.
 	Listed []netip.Prefix
 }
 
 // NewObserver makes an Observer. saved is what Save gave, or nil.
 func NewObserver(mapper *Mapper, options ObserverOptions, saved []byte) (*Observer, error) {
-	o := &Observer{mapper: mapper, o: options, sizes: newBounded[string, fileSize](maxSizes)}
+	o := &Observer{mapper: mapper, o: options, sizes: newBounded[string, FileSize](maxSizes), sized: map[string]bool{}}
 	if saved != nil {
 		if err := json.Unmarshal(saved, &o.m); err != nil {
 			return nil, fmt.Errorf("reading what evidence was held back: %w", err)
@@ -211,12 +212,25 @@ func (o *Observer) writer(f *Fact, now time.Time) (node string, nobody bool) {
 		return o.mapper.NodeAt(f.From, now), o.mapper.Shared(f.From, now)
 	}
 	if a, ok := addr(f.Sender); ok {
+		if Within(o.o.Listed, a) {
+			return "", false
+		}
 		return o.mapper.NodeAt(a, now), o.mapper.Shared(a, now)
 	}
 	if short(f.Sender) == short(o.o.Self) {
 		return "", false
 	}
-	return o.mapper.NodeOf(f.Sender), false
+	name := o.mapper.NodeOf(f.Sender)
+	if name != "" && o.listed(name, now) {
+		return "", false
+	}
+	return name, false
+}
+
+// listed reports whether a node has an address that is listed by itself: a boot server that is one of the nodes, whose lines
+// another machine's syslog wrote down with its name.
+func (o *Observer) listed(node string, now time.Time) bool {
+	return slices.ContainsFunc(o.o.Listed, func(p netip.Prefix) bool { return p.IsSingleIP() && o.mapper.NodeAt(p.Addr(), now) == node })
 }
 
 func short(host string) string {
@@ -268,17 +282,47 @@ func (o *Observer) Add(from string, f Fact, now time.Time) []Observation {
 // whole compares the size of a transfer that a web server calls good with the largest that there was: clients that break off
 // are logged with the same status. A file that was replaced by a smaller one is known by two transfers of the same size.
 func (o *Observer) whole(f *Fact) {
-	if f.Program != ProgWeb || f.Status == 206 || f.Bytes <= 0 || f.Kind != Kernel && f.Kind != Initrd && f.Kind != Image || len(f.File) > maxSized {
+	key := f.Sender + " " + f.File
+	if f.Program != ProgWeb || f.Status == 206 || f.Bytes <= 0 || f.Kind != Kernel && f.Kind != Initrd && f.Kind != Image || len(key) > maxSized {
 		return
 	}
-	key := f.Sender + " " + f.File
 	s, _ := o.sizes.get(key)
 	switch {
-	case f.Bytes > s.whole, f.Bytes == s.short && (f.IP != s.by || !f.Time.Equal(s.at)): // the same line may come again
-		o.sizes.put(key, fileSize{whole: f.Bytes})
-	case cutOff(f.Bytes, s.whole):
-		o.sizes.put(key, fileSize{s.whole, f.Bytes, f.Time, f.IP})
-		f.Kind, f.Reason = Aborted, fmt.Sprintf("only %d of %d bytes were sent", f.Bytes, s.whole)
+	case f.Bytes > s.Whole && f.Bytes >= bigFile, f.Bytes == s.Short && (f.IP != s.By || !f.Time.Equal(s.At)): // the same line may come again
+		o.size(key, FileSize{Whole: f.Bytes})
+	case cutOff(f.Bytes, s.Whole):
+		o.size(key, FileSize{s.Whole, f.Bytes, f.Time, f.IP})
+		f.Kind, f.Reason = Aborted, fmt.Sprintf("only %d of %d bytes were sent", f.Bytes, s.Whole)
+	}
+}
+
+func (o *Observer) size(key string, s FileSize) {
+	o.sized[key] = true
+	if old, evicted := o.sizes.put(key, s); evicted {
+		o.sized[old] = true
+	}
+}
+
+// ChangedSizes gives the sizes of files that are others than at the last SavedSizes; nil for one that was forgotten. What was
+// learnt stays after Undo: learning it again changes nothing.
+func (o *Observer) ChangedSizes() map[string]*FileSize {
+	out := make(map[string]*FileSize, len(o.sized))
+	for key := range o.sized {
+		out[key] = nil
+		if s, ok := o.sizes.get(key); ok {
+			out[key] = &s
+		}
+	}
+	return out
+}
+
+// SavedSizes says that what ChangedSizes gave is kept.
+func (o *Observer) SavedSizes() { clear(o.sized) }
+
+// RestoreSize sets a file's size as it was saved.
+func (o *Observer) RestoreSize(key string, s FileSize) {
+	if old, evicted := o.sizes.put(key, s); evicted {
+		o.sized[old] = true
 	}
 }
 

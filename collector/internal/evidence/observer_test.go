@@ -102,7 +102,7 @@ func TestObserverSettles(t *testing.T) {
 // teller makes an Observer that is told lines, and gives what it says of them at once or after it has waited.
 func teller(t *testing.T, o evidence.ObserverOptions) func(from, source string, lines ...string) []evidence.Observation {
 	t.Helper()
-	inv := inventory{macs: map[string]string{m1: "n1", m2: "n2"}, hosts: map[string]string{"n1": "n1", "front": "front"}, ips: map[string]string{"10.0.0.5": "n1", "10.0.0.6": "n2"}}
+	inv := inventory{macs: map[string]string{m1: "n1", m2: "n2"}, hosts: map[string]string{"n1": "n1", "n2": "n2", "front": "front", "s3": "s3"}, ips: map[string]string{"10.0.0.5": "n1", "10.0.0.6": "n2", "10.0.0.8": "s3"}}
 	ob, err := evidence.NewObserver(evidence.NewMapper(inv), o, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -205,8 +205,11 @@ func TestObserverWriters(t *testing.T) {
 		{"a node, by network", "10.0.0.5", "<30>Nov 20 17:46:51 boot dhcpd[1]: " + ack, nil},
 		{"a node's installer, by network, with any clock", "10.0.0.5", "<30>Jan  1 00:00:07 debian preseed[1]: " + preseed, []string{"n1 answer-sent"}},
 		{"a node that is listed as a server", "10.0.0.6", "<30>Nov 20 17:46:51 boot dhcpd[1]: " + ack, []string{"n2 dhcp-ack"}},
+		{"that one by its address, in a log of several machines", "", "Nov 20 17:46:51 10.0.0.6 dhcpd[1]: " + ack, []string{"n2 dhcp-ack"}},
+		{"a listed server by its name", "", "Nov 20 17:46:51 S3.cluster dhcpd[1]: " + ack, []string{"n2 dhcp-ack"}},
+		{"a node whose address is in a listed prefix only, by its name", "", "Nov 20 17:46:51 n2 dhcpd[1]: " + ack, nil},
 	} {
-		tell := teller(t, evidence.ObserverOptions{Self: "Front.example.org", Listed: []netip.Prefix{netip.MustParsePrefix("10.0.0.6/31")}})
+		tell := teller(t, evidence.ObserverOptions{Self: "Front.example.org", Listed: []netip.Prefix{netip.MustParsePrefix("10.0.0.6/31"), netip.MustParsePrefix("10.0.0.8/32")}})
 		got := tell(tt.from, "syslog", tt.line)
 		if d := cmp.Diff(tt.want, said(got), cmpopts.EquateEmpty()); d != "" {
 			t.Errorf("%s, -want +got:\n%s", tt.name, d)

@@ -33,6 +33,7 @@ type Evidence struct {
 const (
 	sourcePrefix = "evidence/source/" // and the source's name → sourceRecord
 	leasePrefix  = "evidence/lease/"  // and an address → JSON list of evidence.Lease
+	sizePrefix   = "evidence/size/"   // and a web server's name and a path → evidence.FileSize
 	memoryKey    = "evidence/memory"  // evidence.Observer's
 	roguesKey    = "evidence/rogues"  // JSON list of RogueServer
 )
@@ -140,7 +141,20 @@ func (r *Registry) openEvidence() error {
 	if err != nil {
 		return err
 	}
+	e := r.opt.Evidence
+	w.observer, err = evidence.NewObserver(w.mapper, evidence.ObserverOptions{Ours: e.Ours, Self: e.Self, Listed: e.Listed}, memory)
+	if err != nil {
+		return err
+	}
 	err = r.st.Scan(store.Settings, func(key string, v []byte) error {
+		if file, ok := strings.CutPrefix(key, sizePrefix); ok {
+			var s evidence.FileSize
+			if err := json.Unmarshal(v, &s); err != nil {
+				return fmt.Errorf("reading the size of %q: %w", file, err)
+			}
+			w.observer.RestoreSize(file, s)
+			return nil
+		}
 		address, ok := strings.CutPrefix(key, leasePrefix)
 		if !ok {
 			return nil
@@ -162,9 +176,7 @@ func (r *Registry) openEvidence() error {
 	for name, rec := range w.sources {
 		w.read[name] = rec.info(name)
 	}
-	e := r.opt.Evidence
-	w.observer, err = evidence.NewObserver(w.mapper, evidence.ObserverOptions{Ours: e.Ours, Self: e.Self, Listed: e.Listed}, memory)
-	return err
+	return nil
 }
 
 // EvidencePosition is where a source of evidence is to be read on from, nil for its beginning.
@@ -271,6 +283,13 @@ func (r *Registry) commitEvidence(ctx context.Context, source string, found []ev
 			}
 		}
 	}
+	for file, s := range w.observer.ChangedSizes() {
+		if puts[sizePrefix+file] = nil; s != nil {
+			if puts[sizePrefix+file], err = encode("the size of a file", s); err != nil {
+				return err
+			}
+		}
+	}
 	written := 0
 	err = r.update(ctx, func(c *change) error {
 		written = 0
@@ -298,6 +317,7 @@ func (r *Registry) commitEvidence(ctx context.Context, source string, found []ev
 	w.observed.Add(uint64(written))
 	w.observer.Keep()
 	w.mapper.Saved()
+	w.observer.SavedSizes()
 	clear(w.dirty)
 	w.committed = now
 	return nil

@@ -310,6 +310,31 @@ func TestEvidenceOfTwoLogs(t *testing.T) {
 	}
 }
 
+// TestEvidenceSizes: how large a file is outlives a restart, so that the first transfer after it may be known to be broken off.
+func TestEvidenceSizes(t *testing.T) {
+	s := logSite(t)
+	first, second := s.Add("n1", 1), s.Add("n2", 2)
+	s.Ordered("n1")
+	s.Ordered("n2")
+	get := func(ip string, bytes int) {
+		t.Helper()
+		says(t, s, "/var/log/nginx/access.log", fmt.Sprintf(`%s - - [%s] "GET /vmlinuz HTTP/1.1" 200 %d "-" "iPXE/1.21"`, ip, s.Clock.Now().Format("02/Jan/2006:15:04:05 -0700"), bytes))
+		letPass(t, s, 4*time.Second)
+	}
+	says(t, s, "/var/log/syslog", append(lease("10.0.0.5", first), lease("10.0.0.6", second)...)...)
+	get("10.0.0.5", 14_000_000)
+	s.Restart()
+	get("10.0.0.6", 3_000_000)
+	if n := s.Seen("n2"); len(n.Warnings) != 1 || !strings.Contains(n.Warnings[0], "only 3000000 of 14000000 bytes were sent") || n.Stage == "kernel-sent" {
+		t.Errorf("after a restart: stage %s, warnings %q, want the transfer broken off", n.Stage, n.Warnings)
+	}
+	s.Restart()
+	get("10.0.0.6", 14_000_000)
+	if n := s.Seen("n2"); len(n.Warnings) != 0 || n.Stage != "kernel-sent" {
+		t.Errorf("sent whole after another restart: stage %s, warnings %q", n.Stage, n.Warnings)
+	}
+}
+
 // TestEvidenceBounded: invented file names cost a node a bounded number of events.
 func TestEvidenceBounded(t *testing.T) {
 	s := logSite(t)
