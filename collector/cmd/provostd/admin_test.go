@@ -116,11 +116,13 @@ func TestDB(t *testing.T) {
 	start(t, data)
 }
 
-// TestReload: what is new in the profiles is shown and holds from then on; what is wrong changes nothing, and is told.
+// TestReload: what is new in the profiles is shown and holds from then on; what is wrong changes nothing, and is told. What was
+// mended is warned of no more, without a restart.
 func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "etc")
 	t.Setenv("PROVOSTD_DIRS_CONFIG", config)
+	t.Setenv("PROVOSTD_UNKNOWN_NODES", "c")
 	const one = "kernel: images/vmlinuz\ninitrds: [images/initrd]\nsteps:\n  - {name: one, phase: post}\n"
 	writeTree(t, config, map[string]string{"profiles/a.yaml": one, "profiles/b.yaml": one, "profiles/bad.yaml": "nonsense: 1\n", "postscripts/one": "#!/bin/sh\n"})
 	d := start(t, filepath.Join(dir, "data"))
@@ -140,6 +142,24 @@ func TestReload(t *testing.T) {
 	if got, problems, where := names(); !cmp.Equal(got, []string{"a", "b"}) || !strings.Contains(strings.Join(problems, "\n"), "bad.yaml") || where != config {
 		t.Errorf("profiles %v, problems %q in %s", got, problems, where)
 	}
+	warned := func(what string) bool {
+		t.Helper()
+		var l proto.NodeList
+		if got := d.local("GET", "/v1/status", nil, &l); got != 200 {
+			t.Fatalf("status = %d", got)
+		}
+		return strings.Contains(strings.Join(l.Warnings, "\n"), what)
+	}
+	aside := filepath.Join(dir, "data/provost.db.damaged-20261120T120000.000Z")
+	if err := os.WriteFile(aside, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !warned("unknown-nodes: there is no profile c") || !warned("bad.yaml") || !warned(aside) {
+		t.Error("the status does not warn of the profile that is not there, of bad.yaml, or of the damaged database")
+	}
+	if err := os.Remove(aside); err != nil {
+		t.Fatal(err)
+	}
 	var p proto.Problem
 	if got := d.local("POST", "/v1/reload", nil, &p); got != 422 || p.Code != proto.CodeBadProfile || !strings.Contains(p.Detail, "bad.yaml") {
 		t.Errorf("reload of a wrong profile = %d, %+v", got, p)
@@ -157,6 +177,9 @@ func TestReload(t *testing.T) {
 	}
 	if got, problems, _ := names(); !cmp.Equal(got, []string{"a", "c"}) || len(problems) != 0 {
 		t.Errorf("profiles %v, problems %q", got, problems)
+	}
+	if warned("unknown-nodes") || warned("bad.yaml") || warned("damaged") {
+		t.Error("the status warns of what was mended")
 	}
 	if got := d.local("POST", "/v1/reload", nil, &a); got != 200 || len(a.Added)+len(a.Changed)+len(a.Removed) != 0 {
 		t.Errorf("reload of the same = %d, %+v", got, a)

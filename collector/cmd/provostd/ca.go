@@ -69,8 +69,8 @@ Exit status: 0 done, 1 not done, 64 usage, 78 settings.`,
 		sub("issue", "make the server's and the plan signer's keys anew, by the same CA",
 			`Issue puts the keys of the server and the plan signer aside and makes new ones,
 certified by the same CA: whoever trusts it needs nothing. A running collector
-uses them from its next start on.`,
-			"  provostd ca issue && systemctl restart provostd\n\nExit status: 0 done, 1 not done, 64 usage, 78 settings.",
+takes them within a minute.`,
+			"  provostd ca issue\n\nExit status: 0 done, 1 not done, 64 usage, 78 settings.",
 			func(cmd *cobra.Command, _ *settings, dir string) error {
 				if _, err := readCert(filepath.Join(dir, "ca.pem")); err != nil {
 					return err

@@ -15,6 +15,7 @@ import (
 
 	"provost/collector/internal/metrics"
 	"provost/collector/internal/profile"
+	"provost/collector/internal/registry"
 	"provost/collector/internal/store"
 )
 
@@ -26,15 +27,6 @@ const (
 
 // currentWarnings are those of every list of nodes: what an operator should know before it bites.
 func (s *Server) currentWarnings() []string {
-	w := append(s.ownWarnings(), s.read.foreign()...)
-	if _, err := os.Stat(s.set.Overlay); err != nil {
-		w = append(w, fmt.Sprintf("profiles with the initrd overlay cannot boot yet: %v", err))
-	}
-	return w
-}
-
-// ownWarnings leaves out what the doctor looks at by itself.
-func (s *Server) ownWarnings() []string {
 	var w []string
 	if err := s.store.Trouble(); err != nil {
 		w = append(w, err.Error())
@@ -50,10 +42,22 @@ func (s *Server) ownWarnings() []string {
 	case u.Quota > 0 && u.Used >= u.Quota/5*4:
 		w = append(w, fmt.Sprintf("the logs have %s of their %s: at the end no more are taken; raise retention.log-quota", size(uint64(u.Used)), size(uint64(u.Quota))))
 	}
+	w = append(append(w, s.ownWarnings()...), s.read.foreign()...)
+	if _, err := os.Stat(s.set.Overlay); err != nil {
+		w = append(w, fmt.Sprintf("profiles with the initrd overlay cannot boot yet: %v", err))
+	}
+	return w
+}
+
+// ownWarnings are those of them that the doctor does not look at by itself.
+func (s *Server) ownWarnings() []string {
+	var w []string
 	if s.store.Stats().Slow {
 		w = append(w, fmt.Sprintf("the disk of %s is slow: commits of the last minute took longer than %s", s.set.Dirs.Data, store.SlowCommit))
 	}
-	if t := s.reg.UnknownTrouble(); t != "" {
+	if u := s.set.Unknown; u != registry.UnknownIgnore && u != registry.UnknownDiscover && !s.site.Has(u) {
+		w = append(w, fmt.Sprintf("unknown-nodes: there is no profile %s: unknown machines boot from disk until there is one", u))
+	} else if t := s.reg.UnknownTrouble(); t != "" {
 		w = append(w, t)
 	}
 	for _, p := range s.site.problems() {
@@ -66,7 +70,10 @@ func (s *Server) ownWarnings() []string {
 			}
 		}
 	}
-	return append(append(w, s.read.dropped()...), s.warnings...)
+	for _, aside := range store.Damaged(s.databasePath()) {
+		w = append(w, fmt.Sprintf("a damaged database was put aside: look at %s, then move it away", aside))
+	}
+	return append(w, s.read.dropped()...)
 }
 
 func tight(free, all uint64) bool { return free < min(all/tightPart, tightBytes) }

@@ -36,10 +36,9 @@ const agentIdle = 15 * time.Second
 
 // Server is the collector with all its parts.
 type Server struct {
-	set      *settings
-	log      *slog.Logger
-	warnings []string // of the start
-	started  time.Time
+	set     *settings
+	log     *slog.Logger
+	started time.Time
 
 	store *store.Store
 	logs  *store.Logs
@@ -84,12 +83,8 @@ func (s *Server) open(ctx context.Context) error {
 		return fmt.Errorf("making the data directory: %w", err)
 	}
 	var err error
-	db := filepath.Join(data, "provost.db")
-	if s.store, err = store.Open(db, store.Options{Log: s.log}); err != nil {
+	if s.store, err = store.Open(s.databasePath(), store.Options{Log: s.log}); err != nil {
 		return err
-	}
-	for _, aside := range store.Damaged(db) {
-		s.warn("a damaged database was put aside: look at %s, then move it away", aside)
 	}
 	if s.logs, err = store.OpenLogs(filepath.Join(data, "logs")); err != nil {
 		return err
@@ -110,9 +105,6 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.logs.SetQuota(quota)
 	s.removeOldBackups()
-	if u := s.set.Unknown; u != registry.UnknownIgnore && u != registry.UnknownDiscover && !s.site.Has(u) {
-		s.warn("unknown-nodes: there is no profile %s: unknown machines boot from disk until there is one", u)
-	}
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -228,9 +220,7 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-func (s *Server) warn(format string, args ...any) {
-	s.warnings = append(s.warnings, fmt.Sprintf(format, args...))
-}
+func (s *Server) databasePath() string { return filepath.Join(s.set.Dirs.Data, "provost.db") }
 
 func (s *Server) joinKeyPath() string { return filepath.Join(s.set.Dirs.Data, "join-key") }
 

@@ -340,7 +340,7 @@ func (ca *issuer) openLeaf(dir, name string, now time.Time, life time.Duration, 
 	case err == nil:
 		l, err := parsePair(b)
 		if err != nil {
-			return leaf{}, fmt.Errorf("reading %s: %w: remove it, and the next start makes a new one", path, err)
+			return leaf{}, fmt.Errorf("reading %s: %w: remove it, and provostd makes a new one", path, err)
 		}
 		if l.cert.CheckSignatureFrom(ca.cert) == nil && now.After(l.cert.NotBefore) && l.cert.NotAfter.Sub(now) > renewBefore && covers(l.cert, &template) {
 			return l, nil

@@ -135,7 +135,7 @@ func small() *fake {
 	}
 	f.installs["n2"] = []proto.EventList{failedInstall(broken), olderInstall()}
 	f.checks = []proto.Check{{Name: "database", State: proto.CheckGood, Detail: "it takes what it is given"},
-		{Name: "certificate", State: proto.CheckWarn, Detail: "good until 2026-03-20, in 6 days", Fix: "systemctl restart provostd renews it"},
+		{Name: "certificate", State: proto.CheckWarn, Detail: "good until 2026-03-20, in 6 days", Fix: "its log says why it was not made anew:\njournalctl -u provostd"},
 		{Name: "profile compute", State: proto.CheckBad, Detail: "images/el9/initrd.img: no such file or directory",
 			Fix: "put the installer's kernel and initrd below /srv/provost, readable for provostd"}}
 	f.history = []proto.HistoryEntry{

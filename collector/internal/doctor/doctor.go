@@ -64,7 +64,7 @@ const (
 	dialLimit = time.Second // to connect to one of the collector's own listeners
 	// lowDisk leaves room for some hours of a cluster's logs, badDisk for the database's next commits.
 	lowDisk, badDisk = 10 << 30, 1 << 30
-	// soonOver is long enough for somebody to notice; the collector renews its own certificate at a start before.
+	// soonOver is long enough for somebody to notice; the collector has made its own certificate anew long before.
 	soonOver = 14 * 24 * time.Hour
 )
 
@@ -133,7 +133,7 @@ func (c *checks) database(s Site) {
 		return
 	}
 	if err := s.Database(); err != nil {
-		c.add(proto.CheckBad, "database", "look at the disk, then: systemctl restart provostd", "%v", err)
+		c.add(proto.CheckBad, "database", "look at the disk (df -h, dmesg): the collector tries again by itself", "%v", err)
 		return
 	}
 	c.good("database", "it takes what it is given")
@@ -144,7 +144,7 @@ func (c *checks) warnings(s Site) {
 		return
 	}
 	for _, w := range s.Warnings() {
-		c.add(proto.CheckWarn, "warning", "mend what it names, then: systemctl restart provostd", "%s", w)
+		c.add(proto.CheckWarn, "warning", "mend what it names; a profile counts after: provost reload\nprovostd.yaml counts after: systemctl restart provostd", "%s", w)
 	}
 }
 
@@ -166,7 +166,7 @@ func (c *checks) disk(name, dir string, needed bool) {
 		if needed {
 			state = proto.CheckBad
 		}
-		c.add(state, name, "mkdir -p "+dir+", or name another directory in provostd.yaml", "%s: %v", dir, err)
+		c.add(state, name, "mkdir -p "+dir+"\nor name another directory in provostd.yaml, then:\nsystemctl restart provostd", "%s: %v", dir, err)
 		return
 	}
 	free, all := int64(st.Bavail)*st.Bsize, int64(st.Blocks)*st.Bsize
@@ -187,7 +187,7 @@ func (c *checks) logs(s Site) {
 		return
 	}
 	used, quota := s.Logs()
-	const fix = "remove nodes that are gone, or set a greater retention.log-quota in provostd.yaml"
+	const fix = "remove nodes that are gone, or set a greater retention.log-quota in\nprovostd.yaml, then: systemctl restart provostd"
 	switch {
 	case quota <= 0:
 		c.good("logs", "%s, without a quota", size(used))
@@ -202,7 +202,7 @@ func (c *checks) logs(s Site) {
 
 func (c *checks) certificates(s Site) {
 	for _, cert := range s.Certificates {
-		name, fix := "certificate", "systemctl restart provostd renews it"
+		name, fix := "certificate", "provostd makes a new one by itself, and could not; its log says why:\njournalctl -u provostd | grep 'looking at the CA'"
 		if cert.IsCA {
 			name, fix = "certificate of the CA", "provostd ca rotate makes a new one; the old one counts for 30 days more"
 		}
@@ -232,7 +232,7 @@ func (c *checks) listener(ctx context.Context, l Listener) {
 	}
 	conn.Close()
 	if t, ok := l.Addr.(*net.TCPAddr); ok && t.IP.IsLoopback() {
-		c.add(proto.CheckWarn, l.Name, "set listen and boot-listen in provostd.yaml to :8440 and :8480", "%s answers, and no node can reach it there", addr)
+		c.add(proto.CheckWarn, l.Name, "set listen and boot-listen in provostd.yaml to :8440 and :8480, then:\nsystemctl restart provostd", "%s answers, and no node can reach it there", addr)
 		return
 	}
 	c.good(l.Name, "%s answers", addr)

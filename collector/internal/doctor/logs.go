@@ -65,7 +65,7 @@ func (c *checks) rogues(s Site) {
 				"%s took the offer of a server that is not ours, %d times", r.Node, r.Count)
 			continue
 		}
-		c.add(proto.CheckWarn, "foreign DHCP server", "if it is yours, name it in evidence.dhcp-servers; else find it by its MAC:\nping -c1 "+r.Server+"; ip neigh show "+r.Server,
+		c.add(proto.CheckWarn, "foreign DHCP server", "if it is yours, name it in evidence.dhcp-servers, then:\nsystemctl restart provostd\nelse find it by its MAC:\nping -c1 "+r.Server+"; ip neigh show "+r.Server,
 			"%s is not ours: %s took its offer, %d times", r.Server, r.Node, r.Count)
 	}
 }
@@ -87,7 +87,7 @@ func (l *Log) fix(syslog string) string {
 	case l.Path == "":
 		return "journalctl -n1 as " + me + " shows why; as a rule:\nusermod -aG systemd-journal " + me + " &&\nsystemctl restart provostd"
 	case errors.Is(l.Trouble, fs.ErrNotExist):
-		return "name the right file in evidence.files, or start the service that writes it"
+		return "start the service that writes it, or name the right file in\nevidence.files, then: systemctl restart provostd"
 	case !errors.Is(l.Trouble, fs.ErrPermission):
 		return "ls -l " + l.Path
 	}
