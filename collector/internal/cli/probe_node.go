@@ -150,7 +150,7 @@ func (v *probeView) stage(st *logs.StageReport) {
 	if st.Count > 1 {
 		more += "  ×" + strconv.Itoa(st.Count)
 	}
-	row := "  " + v.stamp(st.At) + "  " + pad(since, gapColumn) + "  " + pad(string(st.Name), stageColumn) + pad(clean(st.Program), programColumn+1)
+	row := "  " + v.stamp(st.At) + "  " + pad(since, gapColumn) + "  " + pad(string(st.Name)+" ", stageColumn) + pad(clean(st.Program), programColumn+1)
 	file := pathEnd(clean(st.File), max(v.width()-cells(row)-cells(more), 8))
 	if file == "" {
 		more = strings.TrimLeft(more, " ,")
@@ -175,7 +175,7 @@ func (v *probeView) problem(p *logs.Problem) {
 		text += ", went well later"
 		colour = yellow
 	}
-	head := "  " + v.stamp(p.First) + "  " + pad("", gapColumn) + "  " + pad(string(p.Kind), stageColumn) + pad(clean(p.Program), programColumn+1)
+	head := "  " + v.stamp(p.First) + "  " + pad("", gapColumn) + "  " + pad(string(p.Kind)+" ", stageColumn) + pad(clean(p.Program), programColumn+1)
 	at := cells(head)
 	if longest(text) > v.width()-at { // a path is whole below it, so that it can be copied
 		fmt.Fprintf(v.w, "%s\n", v.sc.paint(colour, strings.TrimRight(head, " ")))
@@ -220,7 +220,7 @@ func (v *probeView) awaited(n *logs.NodeReport) {
 	if since != "" && !v.site() {
 		text += " until the logs end"
 	}
-	row := "  " + pad("-", len(v.stampForm())) + "  " + pad(since, gapColumn) + "  " + pad(string(n.Next), stageColumn)
+	row := "  " + pad("-", len(v.stampForm())) + "  " + pad(since, gapColumn) + "  " + pad(string(n.Next)+" ", stageColumn)
 	fmt.Fprintf(v.w, "%s%s\n", row, v.sc.paint(red, text))
 }
 

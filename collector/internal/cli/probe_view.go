@@ -179,7 +179,7 @@ func (v *probeView) rows(nodes []*logs.NodeReport) {
 			text += " !"
 		}
 		took, mac, ip := "", clean(n.MAC), ""
-		if d := n.Until.Sub(n.From); !n.From.IsZero() && d > 0 {
+		if d := n.Until.Sub(n.From); !n.From.IsZero() && d >= time.Second {
 			took = span(d)
 		}
 		if n.MAC == n.Name {
@@ -281,6 +281,9 @@ func (v *probeView) summary() {
 		}
 		v.mark("X", red, g.why+": "+names)
 	}
+	if slices.ContainsFunc(v.r.Nodes, func(n logs.NodeReport) bool { return n.State == logs.Leased }) {
+		v.mark("-", dim, "only leased: it got an address, and nothing in these logs says that it booted from the network")
+	}
 	if len(v.r.Nodes) == 0 {
 		v.mark("!", yellow, v.nothing())
 	}
@@ -292,7 +295,9 @@ func (v *probeView) nothing() string {
 	case v.site():
 		return "no install of these nodes is under way, or was in that time"
 	case n == 0:
-		return "no line in these logs is about a node that boots: are they those of the DHCP, TFTP or web server?"
+		return "no line in these logs is about a node that boots: are they those of the DHCP, TFTP or web server? `provost probe --help` names the servers that it knows"
+	case v.r.From.IsZero():
+		return "these logs are about " + count(n, "node") + ", in lines without a time, and not about what was asked for: the same command without names and times shows them"
 	case n == 1:
 		return "these logs are about 1 node, " + v.period() + ", and it is not what was asked for: the same command without names and times shows it"
 	default:

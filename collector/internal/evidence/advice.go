@@ -60,6 +60,9 @@ func (v view) node(h *history) NodeReport {
 		n.State, n.Next = Stopped, stages[cut]
 	case b.arrived():
 		n.State = Arrived
+	case last == iInitrd: // it is the last that a boot loader fetches
+		n.State = Arrived
+		n.Warnings = append(n.Warnings, "its initrd was sent and no kernel: that came from another server, or at another time, than these logs are about")
 	case h.before && last == iScript:
 		n.State = Arrived
 		n.Warnings = append(n.Warnings, "its boot script was sent and no kernel: after the boot before, it was probably told to boot from its disk")
@@ -308,7 +311,11 @@ func (v view) blockedBy(h *history, p *Problem) (why string, causes []string) {
 	case Nak:
 		return "the DHCP server refuses the address it asks for", []string{"it asks for an address of another network or server: a second DHCP server?", "its old lease was given to another node"}
 	case Decline:
-		return "it found its address in use and declined it", []string{"another machine has this address by hand: `arping` finds its MAC"}
+		arping := "`arping` finds its MAC"
+		if len(h.ips) > 0 {
+			arping = "`arping " + h.ips[len(h.ips)-1].String() + "` finds its MAC"
+		}
+		return "it found its address in use and declined it", []string{"another machine has this address by hand: " + arping}
 	case NotFound:
 		causes = []string{"the file is not there: compare the name, letter by letter, with the server's directory"}
 		if strings.Contains(file, "//") || strings.Contains(file, `\`) {

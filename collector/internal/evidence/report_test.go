@@ -36,6 +36,18 @@ func TestProbeSize(t *testing.T) {
 	}
 }
 
+// Where only a web server's errors are known, that is said: what went well is not among them.
+func TestProbeErrorLogAlone(t *testing.T) {
+	const log = `2026/11/20 19:23:35 [error] 9#9: *1 open() "/srv/vmlinuz" failed (2: No such file or directory), client: 10.0.0.5, server: _, request: "GET /vmlinuz HTTP/1.1", host: "10.0.0.1"` + "\n"
+	const want = "what it sent is in its access log"
+	if r := probe(t, log); !strings.Contains(strings.Join(r.Advice, "\n"), want) {
+		t.Errorf("advice %q, want that %s", r.Advice, want)
+	}
+	if r := probe(t, log, "0 GET /initrd.img 10.0.0.5 200 9\n"); strings.Contains(strings.Join(r.Advice, "\n"), want) {
+		t.Errorf("with an access log, advice %q", r.Advice)
+	}
+}
+
 // A request and the line that says that it is done are one transfer, which a server counts that writes down both.
 func TestProbeFinished(t *testing.T) {
 	log := ""

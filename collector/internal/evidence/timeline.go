@@ -351,6 +351,9 @@ func (t *timeline) report() *Report {
 	if silent {
 		r.Advice = append(r.Advice, "in.tftpd writes down that a file is asked for, and not here that it is refused: only with -vv among its options does a missing file show")
 	}
+	if has(ProgApache, ProgNginx) && !has(ProgWeb) {
+		r.Advice = append(r.Advice, "of the web server there is only the error log: what it sent is in its access log")
+	}
 	slices.SortStableFunc(t.odd, func(a, b OddLines) int { return cmp.Compare(b.Lines, a.Lines) })
 	r.Odd = t.odd
 	order := map[State]int{Stopped: 0, Moving: 1, Arrived: 2, Leased: 3}
