@@ -99,7 +99,7 @@ func (c *change) askedForScript(name string, q boot.Request) (*node, error) {
 			if rec.looking() {
 				count--
 			}
-			return c.loop(n, rec, count, fmt.Sprintf("the node asked for another boot script after %d attempts without an end", count))
+			return c.loop(n, rec, count, "the node asked for another boot script after "+attempts(count)+" without an end")
 		}
 		rec.Look = rec.Attempt + 1
 		e.Message = "the attempt before may have come to its end unheard: this boot looks at the disk, and installs nothing"
@@ -158,6 +158,13 @@ func (c *change) mayBeSealed(rec *installRecord) bool {
 	}
 	heard, _ := rec.epoch(rec.Bound[rec.Attempt]) // its kernel started: it may not have said more than hello
 	return c.now.Sub(later(later(heard, v.LastSeen), in.heard())) >= cmp.Or(in.recipe.SealWait.D(), proto.DefaultSealWait)
+}
+
+func attempts(n int) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
 }
 
 // loop ends the install of a node that begins again and again, and blocks it.

@@ -208,15 +208,26 @@ func (h *memory) settle(c *change) error {
 	return c.putNode(&now)
 }
 
+// isOf reports whether a key of Changes is a step's, in any phase.
+func isOf(key, step string) bool {
+	return slices.ContainsFunc(proto.Phases, func(p proto.Phase) bool { return key == proto.ChangeKey(p, step) })
+}
+
+// remembersStep reports whether a step is among Changes.
+func (n *node) remembersStep(step string) bool {
+	for k := range n.Changes {
+		if isOf(k, step) {
+			return true
+		}
+	}
+	return false
+}
+
 // forget lets a step, or all, run again though nothing has changed.
 func (c *change) forget(n *node, step string) error {
 	all := map[string]string{}
 	for k, v := range n.Changes {
-		mine := step == "all"
-		for _, p := range proto.Phases {
-			mine = mine || k == proto.ChangeKey(p, step)
-		}
-		if !mine {
+		if step != "all" && !isOf(k, step) {
 			all[k] = v
 		}
 	}

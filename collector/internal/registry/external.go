@@ -102,12 +102,8 @@ func (c *change) hearLoader(in *install, rec *installRecord, o *noted, at time.T
 func (c *change) observeAttempt(rec *installRecord, e proto.Event, what string) error {
 	if rec.Attempt >= rec.Allowed && !rec.Looped {
 		rec.Looped = true
-		attempts := "1 attempt"
-		if rec.Attempt != 1 {
-			attempts = fmt.Sprintf("%d attempts", rec.Attempt)
-		}
 		err := c.append(proto.Event{Kind: proto.KindLoop, Source: e.Source, Install: rec.ID, Node: rec.Node, Attempt: rec.Attempt,
-			Message: fmt.Sprintf("%s after %s without an end; %s", what, attempts, stopIt)})
+			Message: fmt.Sprintf("%s after %s without an end; %s", what, attempts(rec.Attempt), stopIt)})
 		if err != nil {
 			return err
 		}

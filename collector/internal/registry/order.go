@@ -88,7 +88,7 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 		profile = n.Spec.Profile
 	}
 	if profile == "" {
-		return nil, problem(422, proto.CodeBadProfile, "provost node set "+name+" --profile P, or install --profile P", "node %s has no profile", name)
+		return nil, problem(422, proto.CodeBadProfile, "provost node set "+name+" --profile P; or, for this install: provost install "+name+" --profile P", "node %s has no profile", name)
 	}
 	if err := r.checkProfile(profile); err != nil {
 		return nil, err

@@ -143,6 +143,13 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 		}
 		c.tx.Put(store.Plans, rec.ID, p.signed)
 	}
+	if known := rec.has(o.Step) || n.remembersStep(o.Step); o.Step != "" && o.Step != "all" && len(rec.Steps) > 0 && !known {
+		var names []string
+		for _, st := range rec.Steps {
+			names = append(names, st.Name)
+		}
+		return problem(409, proto.CodeConflict, "its steps are "+proto.Clip(strings.Join(names, ", "), 500), "the plan of %s has no step %s: nothing was ordered", name, o.Step)
+	}
 	same := func(x pendingOrder) bool { return x.Verb == verb && x.Step == o.Step && x.WithPlan == order.WithPlan }
 	over := verb == proto.VerbForce && c.install(rec.ID).look().Ended // then it is for the next install
 	if !over && !slices.ContainsFunc(rec.Orders, same) {              // one that is under way already need not be given twice
@@ -180,6 +187,11 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 		err = errors.Join(err, c.setBoot(n, proto.BootBlock, proto.SourceOperator, "", actor, "the install was aborted"))
 	}
 	return err
+}
+
+// has reports whether the present plan has a step.
+func (rec *installRecord) has(step string) bool {
+	return slices.ContainsFunc(rec.Steps, func(st stepRef) bool { return st.Name == step })
 }
 
 // newPlan is what a profile makes of an install now that it was not when it was ordered.

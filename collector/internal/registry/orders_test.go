@@ -62,6 +62,9 @@ func TestOrders(t *testing.T) {
 		{proto.VerbHold, proto.NodeOrder{Step: "one"}, proto.CodeBadRequest},
 		{proto.VerbRetry, proto.NodeOrder{Step: "a b"}, proto.CodeBadRequest},
 		{proto.VerbRetry, proto.NodeOrder{Action: proto.BootDisk}, proto.CodeBadRequest},
+		{proto.VerbRetry, proto.NodeOrder{Step: "two"}, proto.CodeConflict}, // its plan has no such step
+		{proto.VerbSkip, proto.NodeOrder{Step: "two"}, proto.CodeConflict},
+		{proto.VerbForce, proto.NodeOrder{Step: "two"}, proto.CodeConflict},
 		{proto.VerbRetry, proto.NodeOrder{Reason: "try"}, ""},
 		{proto.VerbRetry, proto.NodeOrder{}, ""}, // the same again is one
 		{proto.VerbForce, proto.NodeOrder{Step: "all"}, ""},
@@ -148,14 +151,54 @@ func TestAbort(t *testing.T) {
 
 func TestOrdersAreBounded(t *testing.T) {
 	s := registrytest.New(t)
+	var scripts []registrytest.Script
+	for i := range 17 {
+		scripts = append(scripts, registrytest.Script{Name: fmt.Sprintf("s%d", i), Phase: proto.PhasePost, Body: "#!/bin/sh\n"})
+	}
+	s.Profiles.Put("compute", registrytest.Prepared("compute", scripts...))
 	s.Add("n1", 1)
 	s.Ordered("n1")
-	var last string
-	for i := range 40 {
-		last = code(s.Command(ctx, []string{"n1"}, proto.VerbForce, proto.NodeOrder{Step: fmt.Sprintf("s%d", i)}, "op"))
+	for i := range scripts {
+		want := ""
+		if i == 16 {
+			want = proto.CodeConflict
+		}
+		if got := code(s.Command(ctx, []string{"n1"}, proto.VerbForce, proto.NodeOrder{Step: scripts[i].Name}, "op")); got != want {
+			t.Errorf("order %d that nobody fetched = %q, want %q", i+1, got, want)
+		}
 	}
-	if last != proto.CodeConflict {
-		t.Errorf("the 40th order that nobody fetched = %q, want conflict", last)
+}
+
+// TestRetryOfANewStep: a step that only the plan has which the retry brings can be named.
+func TestRetryOfANewStep(t *testing.T) {
+	s := registrytest.New(t)
+	held(t, s)
+	s.Profiles.Put("compute", registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\n"},
+		registrytest.Script{Name: "two", Phase: proto.PhasePost, Body: "#!/bin/sh\n"}))
+	for _, o := range []proto.NodeOrder{{Step: "two", SamePlan: true}, {Step: "two"}} {
+		err := s.Command(ctx, []string{"n1"}, proto.VerbRetry, o, "op")
+		if got := code(err); (got == proto.CodeConflict) != o.SamePlan || !o.SamePlan && err != nil {
+			t.Errorf("retry of step two, with the plan of before: %t = %v", o.SamePlan, err)
+		}
+	}
+}
+
+// TestAbortedIsNotUnderWay: a node that waits for orders and was aborted can be removed or renamed though its agent, which may be
+// gone, has not taken the order.
+func TestAbortedIsNotUnderWay(t *testing.T) {
+	s := registrytest.New(t)
+	held(t, s)
+	if got := code(s.RemoveNodes(ctx, []string{"n1"}, "")); got != proto.CodeConflict {
+		t.Errorf("removing a node that waits for orders = %q, want conflict", got)
+	}
+	if err := s.Command(ctx, []string{"n1"}, proto.VerbAbort, proto.NodeOrder{}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RenameNode(ctx, "n1", "n5"); err != nil {
+		t.Errorf("renaming it after an abort: %v", err)
+	}
+	if err := s.RemoveNodes(ctx, []string{"n5"}, ""); err != nil {
+		t.Errorf("removing it after an abort: %v", err)
 	}
 }
 
@@ -163,6 +206,8 @@ func TestOrdersAreBounded(t *testing.T) {
 // given again, and moves no deadline.
 func TestRefusedOrder(t *testing.T) {
 	s := registrytest.New(t)
+	s.Profiles.Put("compute", registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\n"},
+		registrytest.Script{Name: "two", Phase: proto.PhasePost, Body: "#!/bin/sh\n"}))
 	id := held(t, s)
 	refuse := func(seq uint64, verb proto.Verb, step string) {
 		t.Helper()

@@ -141,8 +141,11 @@ func (r *Registry) installOf(name, id string) (*node, *install, error) {
 		id = n.Install
 	}
 	in := r.pub.installs[id]
-	if in == nil || in.rec.Load().Node != name {
-		return nil, nil, problem(404, proto.CodeNotFound, "GET /v1/nodes/"+name+"/installs lists them", "node %s has no install %s", name, proto.Clip(id, 64))
+	switch {
+	case id == "":
+		return nil, nil, problem(404, proto.CodeNotFound, "provost install "+name+" orders one", "no install of %s was ever ordered", name)
+	case in == nil || in.rec.Load().Node != name:
+		return nil, nil, problem(404, proto.CodeNotFound, "provost history "+name+" lists those that were ordered", "node %s has no install %s", name, proto.Clip(id, 64))
 	}
 	return n, in, nil
 }

@@ -19,6 +19,13 @@ const maxRemovals = 16
 // removalsPrefix begins the keys of a name's removals in bucket history; their numbers grow.
 func removalsPrefix(name string) string { return "r/" + name + "/" }
 
+// underWay reports whether an install goes on. One that an operator has aborted does not: its agent, which may be gone, has only
+// to take the order.
+func (c *change) underWay(id string) bool {
+	in := c.install(id)
+	return in != nil && !in.look().Ended && !slices.ContainsFunc(c.record(id).Orders, func(o pendingOrder) bool { return o.Verb == proto.VerbAbort })
+}
+
 // RemoveNodes removes nodes with all their installs and logs, or none. A node whose install is under way stays. What is left
 // of one is who removed it, when and why.
 func (r *Registry) RemoveNodes(ctx context.Context, names []string, reason string) error {
@@ -37,7 +44,7 @@ func (r *Registry) RemoveNodes(ctx context.Context, names []string, reason strin
 			if n == nil {
 				return unknownNode(name)
 			}
-			if in := c.install(n.Install); in != nil && !in.look().Ended {
+			if c.underWay(n.Install) {
 				busy = append(busy, name)
 			}
 		}

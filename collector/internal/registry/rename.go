@@ -26,7 +26,7 @@ func (r *Registry) RenameNode(ctx context.Context, old, name string) (proto.Node
 		if c.node(name) != nil {
 			return problem(409, proto.CodeExists, "take another name", "node %s is there already", name)
 		}
-		if in := c.install(was.Install); in != nil && !in.look().Ended {
+		if c.underWay(was.Install) {
 			return problem(409, proto.CodeConflict, "provost abort "+old+" ends it", "an install is under way on %s", old)
 		}
 		for _, id := range was.installs {

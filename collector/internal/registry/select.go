@@ -19,7 +19,7 @@ func (r *Registry) Select(expr string, discovered bool) ([]string, error) {
 	}
 	names, err := x.Eval(resolver{r, discovered})
 	if err != nil {
-		return nil, badRequest(err)
+		return nil, problem(400, proto.CodeBadRequest, "provost node list shows every node with its groups and its status", "%v", err)
 	}
 	var unknown []string
 	r.pub.RLock()
@@ -30,7 +30,7 @@ func (r *Registry) Select(expr string, discovered bool) ([]string, error) {
 	}
 	r.pub.RUnlock()
 	if len(unknown) > 0 {
-		return nil, problem(404, proto.CodeUnknownNode, "nothing was done; provost node list shows every node", "unknown: %s",
+		return nil, problem(404, proto.CodeUnknownNode, "nothing was done; provost node list shows every node", "there is no node %s",
 			proto.Clip(nodeset.Fold(unknown), 500))
 	}
 	return names, nil
