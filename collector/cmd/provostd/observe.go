@@ -44,7 +44,7 @@ func (s *Server) currentWarnings() []string {
 	}
 	w = append(append(w, s.ownWarnings()...), s.read.foreign()...)
 	if _, err := os.Stat(s.set.Overlay); err != nil {
-		w = append(w, fmt.Sprintf("profiles with the initrd overlay cannot boot yet: %v", err))
+		w = append(w, fmt.Sprintf("profiles with the initrd overlay cannot boot yet: %v; provost doctor says what to do", err))
 	}
 	return w
 }

@@ -174,7 +174,11 @@ func arguments(min, max int, missing string) cobra.PositionalArgs {
 		case len(args) < min:
 			return &usageError{text: missing, cmd: cmd}
 		case len(args) > max:
-			return &usageError{text: fmt.Sprintf("%q is one argument too many", args[max]), cmd: cmd}
+			e := &usageError{text: fmt.Sprintf("%q is one argument too many", args[max]), cmd: cmd}
+			if max > 0 && strings.Contains(cmd.Use, "NODES") {
+				e.hint = "several nodes are one argument: " + strings.Join(args, ",") + " or n[001-100]"
+			}
+			return e
 		}
 		return nil
 	}

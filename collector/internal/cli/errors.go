@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"provost/collector/internal/client"
 	"provost/proto"
@@ -47,7 +48,25 @@ func asUsage(err error, cmd *cobra.Command) error {
 	if errors.As(err, &u) {
 		return err
 	}
-	return &usageError{text: err.Error(), cmd: cmd}
+	e := &usageError{text: err.Error(), cmd: cmd}
+	if unknown := new(pflag.NotExistError); errors.As(err, &unknown) {
+		e.hint = likeFlag(cmd, unknown.GetSpecifiedName())
+	}
+	return e
+}
+
+// likeFlag names the flags of a command that begin as one that it has not, or that this begins with; nothing if there are none.
+func likeFlag(cmd *cobra.Command, name string) string {
+	var like []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if len(name) > 1 && !f.Hidden && (strings.HasPrefix(f.Name, name) || strings.HasPrefix(name, f.Name)) {
+			like = append(like, "--"+f.Name)
+		}
+	})
+	if len(like) == 0 {
+		return ""
+	}
+	return "did you mean " + strings.Join(like, " or ") + "?"
 }
 
 // hintError is an error with what to do next.
@@ -147,7 +166,7 @@ func judgeUnreachable(e *client.UnreachableError) (code int, hint string) {
 		return exitConfig, "compare --ca or PROVOST_CA with what provostd prints when it starts, or with ca/ca.pem in its data directory"
 	}
 	return exitUnavailable, "start it with `systemctl start provostd`, or `provostd serve --data DIR`, which prints its address; " +
-		"--server or PROVOST_SERVER names another collector"
+		"--server or PROVOST_SERVER names another collector; `provost probe --logs FILE` needs none"
 }
 
 func judgeProblem(p *proto.Problem) (code int, hint string) {

@@ -124,7 +124,7 @@ func describeKind(e *proto.Event) (string, weight) {
 		if e.Source != proto.SourceBoot { // the site boots it
 			return fmt.Sprintf("loop: the installer was booted again after %s", count(e.Attempt, "attempt")), bad
 		}
-		return fmt.Sprintf("loop: asked for a boot script again after %s", count(e.Attempt, "attempt")), bad
+		return "loop", bad // the boot server's message says how often
 	case proto.KindStalled:
 		if e.Source == proto.SourceAgent {
 			return "stalled before stage " + e.Stage, warning

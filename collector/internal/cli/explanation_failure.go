@@ -35,7 +35,8 @@ func (f *finding) failed(x *explanation) {
 	if n.Waiting && proto.Resumes(n.Orders) {
 		x.Next = append(x.Next, action{"provost status " + n.Name + " --wait", "return when it has ended"})
 	}
-	if n.Waiting {
+	aborted := slices.ContainsFunc(n.Orders, func(o proto.Pending) bool { return o.Verb == proto.VerbAbort })
+	if n.Waiting && !aborted {
 		x.Next = append(x.Next, action{"provost retry " + n.Name, "run " + step + " again, then go on"},
 			action{"provost skip " + n.Name, "go on without it, with a warning"},
 			action{"provost release " + n.Name, "end the hold; it stays failed"})
@@ -93,7 +94,7 @@ func (f *finding) cause(c *proto.Cause) []string {
 			out = append(out, fmt.Sprintf("Its installer was booted again after %s that did not come to an end, %s.", count(max(c.Count-1, 1), "attempt"), at))
 			break
 		}
-		out = append(out, fmt.Sprintf("It asked for the installer again after %s that did not come to an end, %s: it is kept from installing for ever.", count(c.Count, "attempt"), at))
+		out = append(out, fmt.Sprintf("It asked for the installer again after %s that did not come to an end, %s: it is kept from installing for ever.", count(max(c.Count-1, 1), "attempt"), at))
 	case proto.CauseStageDeadline:
 		late := c.Message // X did not come within twice 5m
 		if late == "" {
@@ -112,7 +113,8 @@ func (f *finding) cause(c *proto.Cause) []string {
 	if c.Try > 1 {
 		out = append(out, fmt.Sprintf("That was try %d.", c.Try))
 	}
-	if c.Message != "" && c.Kind != proto.CauseStageDeadline && !slices.Contains(c.Tail, c.Message) {
+	told := c.Kind == proto.CauseStageDeadline || c.Kind == proto.CauseLoop && c.Source == proto.SourceBoot
+	if c.Message != "" && !told && !slices.Contains(c.Tail, c.Message) {
 		says := "It says: "
 		if c.Kind == proto.CauseAbort {
 			says = "The reason given: "

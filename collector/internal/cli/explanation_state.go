@@ -89,7 +89,11 @@ func (f *finding) stalled(x *explanation) {
 		x.What = append(x.What, fmt.Sprintf("The installer stands still before stage %s: %s, %s.", stage, e.Message, f.moment(when(e))))
 	} else if e != nil {
 		stage = e.Stage
-		x.What = append(x.What, fmt.Sprintf("Stage %s should have come and has not; its time ended %s.", stage, f.moment(when(e))))
+		should := "Stage " + stage
+		if n.Stage == "" || n.Stage == "ordered" {
+			should = "A sign of life, " + stage + " or any later stage,"
+		}
+		x.What = append(x.What, fmt.Sprintf("%s should have come and has not; its time ended %s.", should, f.moment(when(e))))
 	} else {
 		x.What = append(x.What, fmt.Sprintf("A stage did not come in its time: %s, %s.", n.Summary, f.moment(n.Since)))
 	}
@@ -135,6 +139,14 @@ func (f *finding) booted(x *explanation) {
 	x.Next = append(x.Next, action{"provost timeline " + f.n.Name, "every event"})
 }
 
+// awaitedStage names what must come next. After the order that is whatever the machine does first.
+func awaitedStage(n *proto.Node) string {
+	if n.Status == proto.StatusOrdered {
+		return "A sign of life, " + n.Deadline.Stage + " or any later stage,"
+	}
+	return "Stage " + n.Deadline.Stage
+}
+
 func (f *finding) underWay(x *explanation) {
 	n := f.n
 	switch n.Status {
@@ -152,13 +164,13 @@ func (f *finding) underWay(x *explanation) {
 	}
 	if d := n.Deadline; d != nil && !d.At.IsZero() {
 		if left := d.At.Sub(f.now); left > 0 {
-			text := fmt.Sprintf("Stage %s must come within %s", d.Stage, span(left))
+			text := fmt.Sprintf("%s must come within %s", awaitedStage(n), span(left))
 			if !d.Since.IsZero() && d.Since.Before(f.now) {
 				text += ", and has been waited for since " + f.clock(d.Since)
 			}
 			x.Now = append(x.Now, text+".")
 		} else {
-			x.Now = append(x.Now, fmt.Sprintf("Stage %s is overdue by %s.", d.Stage, span(left)))
+			x.Now = append(x.Now, fmt.Sprintf("%s is overdue by %s.", awaitedStage(n), span(left)))
 		}
 		if u := usually(d, f.now); u != "" {
 			x.Now = append(x.Now, u)

@@ -168,12 +168,16 @@ func writeAwaited(w *bufio.Writer, sc screen, n *proto.Node, now time.Time) {
 		return
 	}
 	at := d.At.In(now.Location()).Format(time.TimeOnly)
-	text, colour := d.Stage+" is awaited, until "+at+", in "+span(d.At.Sub(now)), dim
+	stage := d.Stage
+	if n.Status == proto.StatusOrdered {
+		stage += ", or any later stage,"
+	}
+	text, colour := stage+" is awaited, until "+at+", in "+span(d.At.Sub(now)), dim
 	switch {
 	case n.Status == proto.StatusStalled:
 		text, colour = d.Stage+" is overdue; unless it comes, the install is failed at "+at, yellow
 	case !d.At.After(now):
-		text, colour = d.Stage+" is overdue since "+at, yellow
+		text, colour = stage+" is overdue since "+at, yellow
 	}
 	for _, l := range wrap(clean(text), sc.width) {
 		fmt.Fprintf(w, "%s\n", sc.paint(colour, l))

@@ -284,9 +284,9 @@ func (c *checks) profiles(s Site) {
 	if err := readable(s.Overlay); err == nil {
 		c.good("overlay", "%s", s.Overlay)
 	} else if overlay {
-		c.add(proto.CheckBad, "overlay", "copy the agent's overlay there, or name it by overlay in provostd.yaml", "%s: %v", s.Overlay, err)
+		c.add(proto.CheckBad, "overlay", "make it: mkinitrd --agent AGENT -o "+s.Overlay+"\nor name another file by overlay in provostd.yaml, then:\nsystemctl restart provostd", "%s: %v", s.Overlay, err)
 	} else {
-		c.add(proto.CheckWarn, "overlay", "copy the agent's overlay there before a profile names it", "%s: %v", s.Overlay, err)
+		c.add(proto.CheckWarn, "overlay", "before a profile names it: mkinitrd --agent AGENT -o "+s.Overlay, "%s: %v", s.Overlay, err)
 	}
 }
 
