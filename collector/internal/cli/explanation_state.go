@@ -90,7 +90,7 @@ func (f *finding) stalled(x *explanation) {
 	} else if e != nil {
 		stage = e.Stage
 		should := "Stage " + stage
-		if n.Stage == "" || n.Stage == "ordered" {
+		if unheard(n) {
 			should = "A sign of life, " + stage + " or any later stage,"
 		}
 		x.What = append(x.What, fmt.Sprintf("%s should have come and has not; its time ended %s.", should, f.moment(when(e))))
@@ -139,9 +139,12 @@ func (f *finding) booted(x *explanation) {
 	x.Next = append(x.Next, action{"provost timeline " + f.n.Name, "every event"})
 }
 
-// awaitedStage names what must come next. After the order that is whatever the machine does first.
+// unheard reports whether nothing came of a node since the order: then any stage is the sign of life that is awaited.
+func unheard(n *proto.Node) bool { return n.Stage == "" || n.Stage == "ordered" }
+
+// awaitedStage names what must come next.
 func awaitedStage(n *proto.Node) string {
-	if n.Status == proto.StatusOrdered {
+	if unheard(n) {
 		return "A sign of life, " + n.Deadline.Stage + " or any later stage,"
 	}
 	return "Stage " + n.Deadline.Stage

@@ -169,7 +169,7 @@ func writeAwaited(w *bufio.Writer, sc screen, n *proto.Node, now time.Time) {
 	}
 	at := d.At.In(now.Location()).Format(time.TimeOnly)
 	stage := d.Stage
-	if n.Status == proto.StatusOrdered {
+	if unheard(n) {
 		stage += ", or any later stage,"
 	}
 	text, colour := stage+" is awaited, until "+at+", in "+span(d.At.Sub(now)), dim

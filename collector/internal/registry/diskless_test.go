@@ -233,6 +233,10 @@ func TestDisklessAnnouncedReboots(t *testing.T) {
 // TestChanges: what on-change steps did is remembered over installs, forgotten when the step starts, and by force.
 func TestChanges(t *testing.T) {
 	s, mac := diskless(t)
+	p, more := ram("#!/bin/sh\necho one\n"), registrytest.Prepared("ram", registrytest.Script{Name: "other", Phase: proto.PhaseBoot, Body: "#!/bin/sh\n"})
+	p.Steps = append(p.Steps, more.Steps...)
+	maps.Copy(p.Scripts, more.Scripts)
+	s.Profiles.Put("ram", p)
 	d, a := netboots(t, s, mac, registrytest.Boot(1))
 	if a.Changes == nil || len(a.Changes.Key) < 32 || len(a.Changes.Done) != 0 {
 		t.Fatalf("changes of the first boot = %+v, want a key and nothing done", a.Changes)
