@@ -29,7 +29,6 @@ type call struct {
 	fn    func(*Tx) error
 	state atomic.Int32
 	err   error // of fn
-	tx    Tx    // what fn is given
 }
 
 // A call is taken by the writer or given up by its caller, never both.
@@ -179,12 +178,12 @@ func (s *Store) commit(g *group) {
 	err := s.transaction(func(btx *bolt.Tx) error {
 		commit = uint64(btx.ID())
 		wrote, size := false, 0
+		tx := new(Tx) // for one call after the other: it dies with its function
 		for _, c := range g.calls {
 			if !c.state.CompareAndSwap(callWaits, callTaken) {
 				continue
 			}
-			tx := &c.tx
-			tx.Reader, tx.log, tx.mark = Reader{tx: btx}, log, len(log.entries)
+			*tx = Tx{Reader: Reader{tx: btx}, log: log, mark: len(log.entries)}
 			if c.err = s.run(c.fn, tx); c.err != nil {
 				log.entries = log.entries[:tx.mark]
 				continue
