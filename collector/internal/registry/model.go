@@ -454,10 +454,15 @@ func (in *install) look() *lifecycle.View {
 func (in *install) lookNewest() (*lifecycle.View, uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	return in.viewed(), in.newest()
+}
+
+// viewed gives the view. in.mu is locked.
+func (in *install) viewed() *lifecycle.View {
 	if in.view == nil {
 		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless(),
 			External: in.recipe.Boot == profile.BootExternal})
 		in.view = &v
 	}
-	return in.view, in.newest()
+	return in.view
 }
