@@ -85,9 +85,9 @@ func Open(path string, opt Options) (*Store, error) {
 	return s, nil
 }
 
-// boltOptions are those of a database that is written. The file grows by what is written behind its end, which costs half of
-// writing into a hole that was made before (NoGrowSync): fdatasync(2) flushes a length that is needed to read the data. Linux
-// before 3.6 had file systems that did not.
+// boltOptions are those of a database that is written. The file grows by what is written behind its end (NoGrowSync), not by
+// holes that are made and flushed before: fdatasync(2) flushes a length that is needed to read the data. Linux before 3.6 had
+// file systems that did not.
 func boltOptions(opt Options) *bolt.Options {
 	return &bolt.Options{Timeout: opt.Timeout, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoGrowSync: true, InitialMmapSize: mmapSize, PageSize: 4096}
 }
