@@ -42,14 +42,19 @@ func NewID(now time.Time) string {
 }
 
 var (
-	idRE     = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
-	nodeRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
-	digestRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	attrRE   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+	nodeRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$`)
+	attrRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
 )
 
 // ValidID reports whether s is a ULID as NewID makes it.
-func ValidID(s string) bool { return idRE.MatchString(s) }
+func ValidID(s string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(crockford, s[i]) < 0 {
+			return false
+		}
+	}
+	return len(s) == 26 && s[0] <= '7'
+}
 
 // ValidBoot reports whether s is a kernel boot id as in /proc/sys/kernel/random/boot_id.
 func ValidBoot(s string) bool {
@@ -67,18 +72,20 @@ func ValidBoot(s string) bool {
 
 func hexDigit(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
 
-// ValidJournal reports whether s is a journal's id: 16 lower-case hex digits.
-func ValidJournal(s string) bool {
+func hexDigits(s string) bool {
 	for i := range len(s) {
 		if !hexDigit(s[i]) {
 			return false
 		}
 	}
-	return len(s) == 16
+	return true
 }
 
+// ValidJournal reports whether s is a journal's id: 16 lower-case hex digits.
+func ValidJournal(s string) bool { return len(s) == 16 && hexDigits(s) }
+
 // ValidDigest reports whether s is a SHA-256 in lower-case hex.
-func ValidDigest(s string) bool { return digestRE.MatchString(s) }
+func ValidDigest(s string) bool { return len(s) == 64 && hexDigits(s) }
 
 // CheckNode says what is wrong with a node's name: 1 to 64 of a-z, 0-9, dot and dash, ending and starting with a
 // letter or digit (host names after RFC 1123, lower case), and not an IP address.

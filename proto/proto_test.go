@@ -176,3 +176,19 @@ func FuzzDecodePlan(f *testing.F) {
 		}
 	})
 }
+
+func TestIDs(t *testing.T) {
+	good := "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+	digest := strings.Repeat("0123456789abcdef", 4)
+	for s, want := range map[string]bool{good: true, "": false, good[1:]: false, good + "0": false, "8" + good[1:]: false, strings.ToLower(good): false,
+		good[:25] + "I": false, good[:25] + "\n": false, "7" + strings.Repeat("Z", 25): true} {
+		if got := proto.ValidID(s); got != want {
+			t.Errorf("ValidID(%q) = %v", s, got)
+		}
+	}
+	for s, want := range map[string]bool{digest: true, "": false, digest[1:]: false, digest + "0": false, strings.ToUpper(digest): false, digest[:63] + "\n": false, digest[:63] + "g": false} {
+		if got := proto.ValidDigest(s); got != want {
+			t.Errorf("ValidDigest(%q) = %v", s, got)
+		}
+	}
+}

@@ -4,7 +4,6 @@ package api
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -65,9 +64,9 @@ func (a *API) putLog(c *call) error {
 	if err != nil || offset < 0 {
 		return problem(400, proto.CodeBadRequest, "", "offset: a number of bytes")
 	}
-	chunk, err := io.ReadAll(c.r.Body)
+	chunk, err := c.body()
 	if err != nil {
-		return readError(err)
+		return err
 	}
 	size, err := a.cfg.Registry.AppendLog(c.who.install, c.r.PathValue("name"), offset, chunk)
 	if errors.Is(err, store.ErrOffset) {

@@ -59,6 +59,7 @@ const (
 	requestTime = 30 * time.Second // from the header's end to the begin of the answer
 	answerTime  = 2 * time.Minute  // for the whole answer
 	maxInFlight = 96 << 20         // bytes of all bodies in memory: twelve of the largest
+	maxInHand   = 512              // agents' requests that are decoded and decided at once; a body takes some five times its bytes then
 )
 
 // API is the handler of every route.
@@ -67,6 +68,7 @@ type API struct {
 	routes   []Route
 	mux      *http.ServeMux
 	inFlight atomic.Int64
+	inHand   chan struct{} // holds a token for each request from the end of its body to its answer
 	counters counters
 
 	compressors compressors
@@ -86,7 +88,7 @@ func newWith(cfg Config, routes []Route) (*API, error) {
 	if cfg.Reach == nil {
 		cfg.Reach = func(host string) (string, []string) { return "localhost:8480", []string{"https://localhost:8440"} }
 	}
-	a := &API{cfg: cfg, routes: routes, mux: http.NewServeMux(), stop: make(chan struct{}), feedWrite: feedWrite,
+	a := &API{cfg: cfg, routes: routes, mux: http.NewServeMux(), stop: make(chan struct{}), inHand: make(chan struct{}, maxInHand), feedWrite: feedWrite,
 		perInstall: newLimiter(installRate, installBurst), perAddress: newLimiter(helloRate, helloBurst)}
 	for _, r := range a.routes {
 		if err := checkScope(r.Scope); err != nil {
@@ -165,7 +167,9 @@ type call struct {
 	who principal
 	ctl *http.ResponseController
 
-	limit int64 // bytes of the request's body
+	limit int64         // bytes of the request's body
+	turns chan struct{} // of an agent: where to wait for a turn when its body is there
+	turn  bool          // it has one
 }
 
 func (c *call) ctx() context.Context { return registry.By(c.r.Context(), c.by()) }
@@ -224,6 +228,8 @@ func (a *API) serve(route Route, c *call) error {
 		if err := a.bounded(c); err != nil {
 			return err
 		}
+		c.turns = a.inHand
+		defer c.done()
 	}
 	if route.limit > 0 {
 		n := c.r.ContentLength

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -123,28 +122,22 @@ func (c *call) decode(v any, strict bool) error {
 
 // decodeBy is decode with a way that is tried first; it gives false where encoding/json has to say what is wrong.
 func (c *call) decodeBy(v any, strict bool, quick func(body []byte) bool) error {
-	var body io.Reader = c.r.Body
-	if n := c.r.ContentLength; n > 0 && n <= c.limit { // read at once: a json.Decoder would copy it again and again
-		b := make([]byte, n)
-		if got, err := io.ReadFull(c.r.Body, b); err != nil {
-			b = b[:got]
-		}
-		if quick(b) {
-			return nil
-		}
-		body = bytes.NewReader(b) // for the reason why not
+	b, err := c.body()
+	if err != nil {
+		return err
 	}
-	d := json.NewDecoder(body)
+	if err := c.begin(); err != nil {
+		return err
+	}
+	if quick(b) {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b)) // for the reason why not
 	if strict {
 		d.DisallowUnknownFields()
 	}
-	err := d.Decode(v)
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return err
-		}
-		if strict && c.r.ContentLength == 0 {
+	if err := d.Decode(v); err != nil {
+		if strict && len(b) == 0 {
 			return nil
 		}
 		return problem(400, proto.CodeBadRequest, "proto/openapi.yaml describes every body", "reading the body: %v", err)
@@ -153,4 +146,38 @@ func (c *call) decodeBy(v any, strict bool, quick func(body []byte) bool) error 
 		return problem(400, proto.CodeBadRequest, "", "reading the body: something follows the JSON document")
 	}
 	return nil
+}
+
+// body reads the body to its end.
+func (c *call) body() ([]byte, error) {
+	var b bytes.Buffer
+	if n := c.r.ContentLength; n > 0 && n <= c.limit {
+		b.Grow(int(n) + bytes.MinRead) // all at once
+	}
+	if _, err := b.ReadFrom(c.r.Body); err != nil {
+		return nil, readError(err)
+	}
+	return b.Bytes(), nil
+}
+
+// begin waits for a turn, at most as long as the request may take. A body waits for it as the bytes that came, so that all
+// nodes at once, as after a restart, take no more memory than their bodies have. A slow sender has no turn yet.
+func (c *call) begin() error {
+	if c.turns == nil || c.turn {
+		return nil
+	}
+	select {
+	case c.turns <- struct{}{}:
+		c.turn = true
+		return nil
+	case <-c.r.Context().Done():
+		return c.r.Context().Err()
+	}
+}
+
+// done gives the turn to the next one.
+func (c *call) done() {
+	if c.turn {
+		<-c.turns
+	}
 }

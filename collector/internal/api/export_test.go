@@ -18,6 +18,16 @@ func NewWith(cfg Config, scope auth.Scope) error {
 func (a *API) SetAgentRate(rate, burst float64) { a.perInstall = newLimiter(rate, burst) }
 func (a *API) SetHelloRate(rate, burst float64) { a.perAddress = newLimiter(rate, burst) }
 
+// SetTurns sets how many of the agents' requests may be in hand at once; InHand is how many are.
+func (a *API) SetTurns(n int) { a.inHand = make(chan struct{}, n) }
+func (a *API) InHand() int    { return len(a.inHand) }
+
+// TakeTurn takes a turn as a request does.
+func (a *API) TakeTurn() (giveBack func()) {
+	a.inHand <- struct{}{}
+	return func() { <-a.inHand }
+}
+
 // SetFeedWrite is how long a reader of the feed may take for what it is sent.
 func (a *API) SetFeedWrite(d time.Duration) { a.feedWrite = d }
 

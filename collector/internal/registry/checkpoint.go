@@ -39,7 +39,8 @@ const checkpointKey = "checkpoint"
 
 const (
 	checkpointEvery = 2 * time.Second
-	checkpointStep  = 64 // installs per commit, some 10 KB each
+	// Installs per commit, some 10 KB each: every agent waits for it. More only if more than 64 commits would be needed.
+	checkpointStep = 16
 	// An install's checkpoint is written when its first event that is in none is this old, or this many events have come
 	// since, of whatever installs: a checkpoint is as large as twenty events, an agent that installs writes one in 10 s, and a
 	// start reads some 200,000 events a second.
@@ -141,29 +142,9 @@ func (r *Registry) checkpoint(ctx context.Context, choose func(unwritten) bool) 
 	r.checkpoints.writing.Lock()
 	defer r.checkpoints.writing.Unlock()
 	all := r.checkpoints.take(choose)
-	for len(all) > 0 {
-		n := min(len(all), checkpointStep)
-		err := r.st.Update(ctx, func(tx *store.Tx) error {
-			// In the writer: every event up to the revision is applied, and whoever had one since waits again.
-			last := r.st.Revision()
-			for _, w := range all[:n] {
-				in := r.m.installs[w.id]
-				if in == nil {
-					continue
-				}
-				err := in.wakeFrom(tx.Get) // it was touched, so it is awake; but what a checkpoint says must be sure
-				var b []byte
-				if err == nil {
-					b, err = in.checkpoint(last, r.opt.Version, packed{})
-				}
-				if err != nil {
-					return fmt.Errorf("encoding the checkpoint of install %s: %w", w.id, err)
-				}
-				tx.Put(store.States, w.id, b)
-			}
-			tx.Put(store.Settings, checkpointKey, strconv.AppendUint(nil, r.checkpoints.floor(last, all[n:]), 10))
-			return nil
-		})
+	for step := max(checkpointStep, len(all)/64); len(all) > 0; {
+		n := min(len(all), step)
+		err := r.writeCheckpoints(ctx, all[:n], all[n:])
 		if err != nil {
 			for _, w := range all {
 				r.checkpoints.touch(w.id, w.revision, w.at)
@@ -177,11 +158,46 @@ func (r *Registry) checkpoint(ctx context.Context, choose func(unwritten) bool) 
 	}
 }
 
+// writeCheckpoints writes some in one commit, while the rest waits. They are encoded before, so that nobody else waits for
+// that: every event up to the last revision is applied, later ones that are in the fold by then do no harm when they come
+// again, and their install waits again.
+func (r *Registry) writeCheckpoints(ctx context.Context, some, rest []waits) error {
+	last := r.st.Revision()
+	values := make([][]byte, len(some))
+	for i, w := range some {
+		r.pub.RLock()
+		in := r.pub.installs[w.id]
+		r.pub.RUnlock()
+		if in == nil {
+			continue // removed
+		}
+		var err error
+		if values[i], err = in.checkpoint(last, r.opt.Version, packed{}); err != nil && !errors.Is(err, errAtRest) {
+			return fmt.Errorf("encoding the checkpoint of install %s: %w", w.id, err)
+		}
+	}
+	return r.st.Update(ctx, func(tx *store.Tx) error {
+		for i, w := range some {
+			if values[i] != nil && r.m.installs[w.id] != nil {
+				tx.Put(store.States, w.id, values[i])
+			}
+		}
+		tx.Put(store.Settings, checkpointKey, strconv.AppendUint(nil, r.checkpoints.floor(last, rest), 10))
+		return nil
+	})
+}
+
+// errAtRest: the checkpoint of an install is all that there is.
+var errAtRest = errors.New("it is at rest")
+
 // checkpoint gives it as it is, or, with a pack that is in the same commit, as it will be then.
 func (in *install) checkpoint(revision uint64, by string, to packed) ([]byte, error) {
-	view := in.look()
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.resting {
+		return nil, errAtRest
+	}
+	view := in.viewed()
 	if to.Count == 0 {
 		to = in.packed
 	}

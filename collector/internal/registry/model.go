@@ -35,6 +35,9 @@ type install struct {
 	facts atomic.Pointer[proto.Facts]
 	// learnt: its times are among the usual ones. Not on disk: after a restart a repeat of its end would count once more.
 	learnt atomic.Bool
+	// changed counts what deadlines follow from: events, and changes of the record.
+	changed atomic.Uint64
+	calm    calm // of Expire alone
 
 	mu        sync.Mutex      // guards what follows: the fold of the committed events
 	resting   bool            // then state and journals are in the checkpoint, and view is here
@@ -356,6 +359,7 @@ func (p *published) publishInstall(id string, in *install) {
 		return
 	}
 	in.rec.Store(in.next)
+	in.changed.Add(1)
 	in.passed(in.next)
 	p.installs[id] = in
 	for _, t := range in.next.Tokens {
@@ -414,6 +418,7 @@ func (in *install) apply(events []*proto.Event, entries []store.Entry) fill {
 		in.applyOne(e, len(entries[i].Value))
 	}
 	in.view = nil
+	in.changed.Add(1)
 	return in.filled()
 }
 
@@ -449,10 +454,15 @@ func (in *install) look() *lifecycle.View {
 func (in *install) lookNewest() (*lifecycle.View, uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	return in.viewed(), in.newest()
+}
+
+// viewed gives the view. in.mu is locked.
+func (in *install) viewed() *lifecycle.View {
 	if in.view == nil {
 		v := in.state.View(lifecycle.Inputs{Sequence: in.recipe.Sequence, Trust: in.recipe.Trust, Diskless: in.recipe.diskless(),
 			External: in.recipe.Boot == profile.BootExternal})
 		in.view = &v
 	}
-	return in.view, in.newest()
+	return in.view
 }

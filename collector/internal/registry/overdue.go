@@ -134,16 +134,48 @@ func deadlines(in *install, rec *installRecord, v *lifecycle.View, heard time.Ti
 	return deadline.Install{View: v, Ordered: rec.Ordered, Within: rec.Within.D(), Began: rec.Began, Whole: in.recipe.Deadline.D(), Heard: heard, Down: down}
 }
 
+// calm is until when no deadline of an install can pass: heartbeats only put them off.
+type calm struct {
+	until   time.Time
+	changed uint64               // the install's counter, by which it holds
+	down    *[]deadline.Interval // the downtimes, the same
+}
+
+// calmMost is for an install of which nothing is due.
+const calmMost = time.Hour
+
+// overdue reports whether an install's deadline has passed. Expire asks it of every node each second, with all readers and
+// commits that change a node behind it: it looks closely only where something can have come of it.
+func (r *Registry) overdue(in *install, now time.Time) bool {
+	changed, down := in.changed.Load(), r.downtime.list() // before what they count is read
+	if c := &in.calm; c.changed == changed && c.down == down && now.Before(c.until) && c.until.Sub(now) <= calmMost {
+		return false
+	}
+	v := in.look()
+	verdict, due := deadline.Decide(r.deadlines(in, in.rec.Load(), v), now)
+	if verdict != deadline.Nothing || r.waitsNoMore(in, now) {
+		return true
+	}
+	until := now.Add(calmMost)
+	for _, t := range []time.Time{due.Stall, due.Fail, r.waitEnds(in)} {
+		if now.Before(t) && t.Before(until) {
+			until = t
+		}
+	}
+	in.calm = calm{until, changed, down}
+	return false
+}
+
 // Expire implements deadline.Installs.
 func (r *Registry) Expire(ctx context.Context) (int, error) {
+	r.expiring.Lock()
+	defer r.expiring.Unlock()
 	now := r.now()
 	var over []string
 	r.pub.RLock()
 	for _, n := range r.pub.nodes {
-		if in := r.pub.installs[n.Install]; in != nil {
-			if v, _ := deadline.Decide(r.deadlines(in, in.rec.Load(), in.look()), now); v != deadline.Nothing || r.waitsNoMore(in, now) {
-				over = append(over, in.id)
-			}
+		if in := r.pub.installs[n.Install]; in != nil && r.overdue(in, now) {
+			over = append(over, in.id)
 		}
 	}
 	r.pub.RUnlock()

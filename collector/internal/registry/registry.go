@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,7 @@ type Registry struct {
 	pub         published
 	checkpoints checkpoints
 	downtime    downtime
+	expiring    sync.Mutex // one Expire at a time
 	evidence    watcher
 	strangers   strangers
 	usual       usual

@@ -13,8 +13,16 @@ import (
 // waitsNoMore reports whether an install is seen as waiting for orders although its node cannot be: it was switched off, or
 // its installer was reset, and nobody else could say so. As long as it is seen as waiting it is never over.
 func (r *Registry) waitsNoMore(in *install, now time.Time) bool {
-	v := in.look()
-	return v.Waiting && !now.Before(deadline.Gone(in.heardAtAll(), in.holdLimit(), *r.downtime.list()))
+	end := r.waitEnds(in)
+	return !end.IsZero() && !now.Before(end)
+}
+
+// waitEnds is when it will be so if nothing more is heard; zero of an install that does not wait.
+func (r *Registry) waitEnds(in *install) time.Time {
+	if !in.look().Waiting {
+		return time.Time{}
+	}
+	return deadline.Gone(in.heardAtAll(), in.holdLimit(), *r.downtime.list())
 }
 
 // heardAtAll is the node's own last word: a record of its journal, or a heartbeat.

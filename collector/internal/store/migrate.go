@@ -72,7 +72,7 @@ func schemaOf(db *bolt.DB) (version int, err error) {
 func idOf(db *bolt.DB) (id string, err error) {
 	err = db.View(func(tx *bolt.Tx) error {
 		if id = string(tx.Bucket(metaBucket).Get(idKey)); id == "" {
-			return errors.New("it has no ID: restore a backup")
+			return errors.New("it has no ID")
 		}
 		return nil
 	})

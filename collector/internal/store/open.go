@@ -72,10 +72,11 @@ func Open(path string, opt Options) (*Store, error) {
 	s := &Store{path: path, opt: opt, wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{})}
 	s.db.Store(db)
 	s.feed.changed = make(chan struct{})
-	if s.id, err = idOf(db); err == nil {
-		s.feed.first, s.feed.last, s.tx, err = revisions(db)
+	if s.id, err = idOf(db); err != nil {
+		db.Close()
+		return nil, putAside(path, err.Error())
 	}
-	if err != nil {
+	if s.feed.first, s.feed.last, s.tx, err = revisions(db); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}
@@ -84,8 +85,11 @@ func Open(path string, opt Options) (*Store, error) {
 	return s, nil
 }
 
+// boltOptions are those of a database that is written. The file grows by what is written behind its end (NoGrowSync), not by
+// holes that are made and flushed before: fdatasync(2) flushes a length that is needed to read the data. Linux before 3.6 had
+// file systems that did not.
 func boltOptions(opt Options) *bolt.Options {
-	return &bolt.Options{Timeout: opt.Timeout, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, InitialMmapSize: mmapSize, PageSize: 4096}
+	return &bolt.Options{Timeout: opt.Timeout, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, NoGrowSync: true, InitialMmapSize: mmapSize, PageSize: 4096}
 }
 
 // create makes an empty database. A power cut in the middle leaves only the temporary file; of two processes at once
@@ -195,23 +199,20 @@ func metaDamage(f *os.File) (newest meta, reason string) {
 	if !found {
 		return newest, "neither of its two meta pages is sound"
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return newest, err.Error()
-	}
-	if want := newest.pages * newest.pageSize; uint64(info.Size()) < want {
-		return newest, fmt.Sprintf("it is cut off: %d bytes, at least %d belong to it", info.Size(), want)
-	}
 	return newest, ""
 }
 
 // damage says what the engine could not bear of a file, empty if there is nothing.
 func damage(f *os.File) string {
 	m, reason := metaDamage(f)
-	if reason == "" {
-		reason = treeDamage(f, m)
+	if reason != "" {
+		return reason
 	}
-	return reason
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	return treeDamage(f, uint64(info.Size()), m)
 }
 
 // openBolt opens the file with every panic that damage causes as an error.
@@ -237,12 +238,15 @@ func openBolt(path string, opt Options) (db *bolt.DB, err error) {
 func checkSchema(db *bolt.DB, path string) error {
 	return db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
+		if meta == nil && tx.Bucket(eventsBucket) != nil {
+			return putAside(path, fmt.Sprintf("bucket %s is missing", metaBucket))
+		}
 		if meta == nil {
 			return fmt.Errorf("opening database %s: it is a bbolt database, but not provostd's: name another file", path)
 		}
 		v, err := strconv.Atoi(string(meta.Get(schemaKey)))
 		if err != nil {
-			return fmt.Errorf("opening database %s: reading its schema: %w", path, err)
+			return putAside(path, fmt.Sprintf("reading its schema: %v", err))
 		}
 		if v > Schema {
 			return fmt.Errorf("%w: %s has schema %d, this provostd knows %d: install the provostd that wrote it, or restore a backup from before the upgrade",
@@ -250,7 +254,7 @@ func checkSchema(db *bolt.DB, path string) error {
 		}
 		for _, b := range append([]Bucket{Bucket(eventsBucket)}, buckets...) {
 			if tx.Bucket([]byte(b)) == nil {
-				return fmt.Errorf("opening database %s: bucket %s is missing: restore a backup", path, b)
+				return putAside(path, fmt.Sprintf("bucket %s is missing", b))
 			}
 		}
 		return nil

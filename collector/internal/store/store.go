@@ -51,10 +51,6 @@ const (
 	mmapSize = 8 << 30
 	// MaxView is how long a read transaction may live: while one is open, no page is used again and the file grows.
 	MaxView = 250 * time.Millisecond
-	// The file grows by a quarter, within these bounds: each time costs a flush of everything. What it is longer than its
-	// contents are holes, which take no room on the disk.
-	growLeast = 16 << 20
-	growMost  = 256 << 20
 	// closeMost is how long Close waits for the engine, which waits for readers.
 	closeMost = 30 * time.Second
 )

@@ -38,6 +38,7 @@ type meta struct {
 type tree struct {
 	ahead ahead
 	meta  meta
+	size  uint64   // of the file; its last pages may be missing if they are free
 	seen  []uint64 // a bit for each page
 }
 
@@ -78,11 +79,11 @@ func (a *ahead) read(at int64, n int) ([]byte, error) {
 }
 
 // treeDamage says what is wrong with the pages that a file's meta page leads to, empty if nothing is.
-func treeDamage(f io.ReaderAt, m meta) string {
+func treeDamage(f io.ReaderAt, size uint64, m meta) string {
 	if m.pageSize < 1024 || m.pageSize > 64<<10 || m.pageSize&(m.pageSize-1) != 0 {
 		return fmt.Sprintf("its pages have %d bytes", m.pageSize)
 	}
-	t := &tree{ahead: ahead{f: f}, meta: m, seen: make([]uint64, m.pages/64+1)}
+	t := &tree{ahead: ahead{f: f}, meta: m, size: size, seen: make([]uint64, m.pages/64+1)}
 	err := t.walk(m.root, nil, nil, 0)
 	if err == nil && m.freelist != noFreelist {
 		err = t.free(m.freelist)
@@ -109,6 +110,9 @@ func (t *tree) open(id uint64, flags ...uint16) (*page, error) {
 		return nil, fmt.Errorf("page %d is referred to, and the file has %d", id, t.meta.pages)
 	}
 	p := &page{t: t, id: id, at: int64(id * t.meta.pageSize)}
+	if (id+1)*t.meta.pageSize > t.size {
+		return nil, t.cutOff(id)
+	}
 	var err error
 	if p.buf, err = t.ahead.read(p.at, int(t.meta.pageSize)); err != nil {
 		return nil, fmt.Errorf("reading page %d: %w", id, err)
@@ -123,7 +127,9 @@ func (t *tree) open(id uint64, flags ...uint16) (*page, error) {
 	case !slices.Contains(flags, p.flags):
 		return nil, fmt.Errorf("page %d has the flags %#x", id, p.flags)
 	case id+overflow >= t.meta.pages:
-		return nil, fmt.Errorf("page %d goes on for %d pages, beyond the end of the file", id, overflow)
+		return nil, fmt.Errorf("page %d goes on for %d pages, and the file has %d", id, overflow, t.meta.pages)
+	case (id+overflow+1)*t.meta.pageSize > t.size:
+		return nil, t.cutOff(id + overflow)
 	}
 	for i := id; i <= id+overflow; i++ {
 		if !t.mark(i) {
@@ -131,6 +137,11 @@ func (t *tree) open(id uint64, flags ...uint16) (*page, error) {
 		}
 	}
 	return p, nil
+}
+
+// cutOff says that a page is not there.
+func (t *tree) cutOff(id uint64) error {
+	return fmt.Errorf("it is cut off: %d bytes, at least %d belong to it", t.size, (id+1)*t.meta.pageSize)
 }
 
 // mark reports whether a page was met for the first time.

@@ -18,18 +18,17 @@ func (s *Store) First() uint64 {
 // and never the newest one, by which the next revision is known. It gives how many. While a backup is made it deletes
 // nothing.
 func (s *Store) Trim(ctx context.Context, upTo uint64, max int) (int, error) {
-	var tx *Tx
+	n := 0
 	err := s.Update(ctx, func(t *Tx) error {
-		tx = t
 		if !s.copied.under() {
-			t.trimTo, t.trimMax = min(upTo, t.log.before-min(t.log.before, 1)), max
+			t.trimTo, t.trimMax, t.trimmed = min(upTo, t.log.before-min(t.log.before, 1)), max, &n
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	return tx.trimmed, nil
+	return n, nil
 }
 
 // cut is what a trim takes away.
@@ -45,8 +44,8 @@ func (t *Tx) plan() error {
 	}
 	l := readRuns(t.tx)
 	r, err := l.first()
-	for ; err == nil && r.n > 0 && r.first <= t.trimTo && t.trimmed < t.trimMax; r, err = l.next() {
-		n := min(r.n, t.trimMax-t.trimmed)
+	for ; err == nil && r.n > 0 && r.first <= t.trimTo && *t.trimmed < t.trimMax; r, err = l.next() {
+		n := min(r.n, t.trimMax-*t.trimmed)
 		if r.last() > t.trimTo {
 			n = min(n, int(t.trimTo-r.first+1))
 		}
@@ -54,7 +53,7 @@ func (t *Tx) plan() error {
 			t.cut.rest = r.copyTo(nil, n, r.n)
 		}
 		t.cut.keys = append(t.cut.keys, eventKey(r.first))
-		t.trimmed, t.first = t.trimmed+n, r.first+uint64(n)
+		*t.trimmed, t.first = *t.trimmed+n, r.first+uint64(n)
 	}
 	if err != nil {
 		return fmt.Errorf("trimming the feed: %w", err)
@@ -64,6 +63,9 @@ func (t *Tx) plan() error {
 
 // cutOff deletes that; a piece of which events stay is written anew.
 func (t *Tx) cutOff(point func(string)) error {
+	if t.trimTo == 0 {
+		return nil
+	}
 	bucket := t.tx.Bucket(eventsBucket)
 	for _, k := range t.cut.keys {
 		if err := bucket.Delete(k); err != nil {

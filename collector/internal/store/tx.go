@@ -75,7 +75,7 @@ type Tx struct {
 
 	trimTo  uint64 // events up to here are to be deleted, at most trimMax of them
 	trimMax int
-	trimmed int
+	trimmed *int
 	cut     cut
 	first   uint64 // the oldest event after the trim; 0 without one
 }
@@ -193,11 +193,7 @@ func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.log.entries) > t.mar
 // merge moves what was written into bbolt's transaction, but for the events, which a group writes together. An error of it is
 // the disk's, or a bug.
 func (t *Tx) merge(point func(string)) error {
-	for _, b := range buckets {
-		m := t.over[b]
-		if len(m) == 0 {
-			continue
-		}
+	for b, m := range t.over {
 		bucket := t.tx.Bucket([]byte(b))
 		for k, v := range m {
 			var err error

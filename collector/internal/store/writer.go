@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +29,6 @@ type call struct {
 	fn    func(*Tx) error
 	state atomic.Int32
 	err   error // of fn
-	tx    Tx    // what fn is given
 }
 
 // A call is taken by the writer or given up by its caller, never both.
@@ -178,15 +176,14 @@ func (s *Store) commit(g *group) {
 	var commit uint64  // bbolt's number of this one
 	begin := time.Now()
 	err := s.transaction(func(btx *bolt.Tx) error {
-		btx.DB().AllocSize = min(max(int(btx.Size()/4), growLeast), growMost)
 		commit = uint64(btx.ID())
 		wrote, size := false, 0
+		tx := new(Tx) // for one call after the other: it dies with its function
 		for _, c := range g.calls {
 			if !c.state.CompareAndSwap(callWaits, callTaken) {
 				continue
 			}
-			tx := &c.tx
-			tx.Reader, tx.log, tx.mark = Reader{tx: btx}, log, len(log.entries)
+			*tx = Tx{Reader: Reader{tx: btx}, log: log, mark: len(log.entries)}
 			if c.err = s.run(c.fn, tx); c.err != nil {
 				log.entries = log.entries[:tx.mark]
 				continue
@@ -299,20 +296,16 @@ func (s *Store) lose(cause error, changed bool) {
 }
 
 // couldNotGrow reports whether a commit failed for want of room, before anything of it counted. bbolt gives a write's error as
-// it is, that of fdatasync as a bare errno, and that of making the file longer, which is before any write, as text.
+// it is, that of fdatasync as a bare errno. The file is made longer by the writes alone (boltOptions).
 func couldNotGrow(err error) bool {
 	if errors.Is(err, errNoRoom) {
 		return true
 	}
 	var pe *fs.PathError
-	write := errors.As(err, &pe) && pe.Op == "write"
-	grow := strings.HasPrefix(err.Error(), "file resize error: ")
-	for _, room := range []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG} {
-		if write && errors.Is(err, room) || grow && strings.HasSuffix(err.Error(), room.Error()) {
-			return true
-		}
+	if !errors.As(err, &pe) || pe.Op != "write" {
+		return false
 	}
-	return false
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }
 
 // errNoRoom: it is known before the commit that it cannot succeed.
