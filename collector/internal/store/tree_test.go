@@ -153,6 +153,7 @@ func TestDamagedFreeList(t *testing.T) {
 // or open and answer.
 func TestOpenDamagedTree(t *testing.T) {
 	files := [][]byte{grown(t, true), grown(t, false)}
+	few(t, 40)
 	opened, aside := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		whole := rapid.SampledFrom(files).Draw(rt, "file")
