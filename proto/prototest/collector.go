@@ -14,6 +14,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -77,7 +78,8 @@ type install struct {
 	run             []byte // PROVOST_RUN, as the last of them brought it
 }
 
-// New starts a fake collector on a free local port. It ends with the test.
+// New starts a fake collector on a free port of a local address that nobody else listens at: a port that it has left (Stop) is not
+// another test's then. It ends with the test.
 func New(t testing.TB) *Collector {
 	t.Helper()
 	c := NewHandler(t)
@@ -90,17 +92,22 @@ func New(t testing.TB) *Collector {
 func NewHandler(t testing.TB) *Collector {
 	t.Helper()
 	c := &Collector{
-		Authority: NewAuthority(t), JoinKey: proto.NewSecret(), t: t, addr: "127.0.0.1:0",
+		Authority: NewAuthority(t), JoinKey: proto.NewSecret(), t: t, addr: ownAddress(),
 		nodes: map[string]*node{}, installs: map[string]*install{}, tokens: map[string]string{}, files: map[string][]byte{},
 	}
 	c.cert = c.Authority.server
 	return c
 }
 
+// ownAddress is one of the loopback's 16 million addresses (RFC 1122, 3.2.1.3), with any port.
+func ownAddress() string {
+	return fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(254), rand.N(256), 1+rand.N(254))
+}
+
 // Start begins to listen; after a Stop on the same port as before, with everything that it knew.
 func (c *Collector) Start() {
 	l, err := net.Listen("tcp", c.addr)
-	for i := 0; err != nil && i < 50; i++ { // 5 s: the port may linger
+	for i := 0; err != nil && i < 600; i++ { // 60 s: the port may linger
 		time.Sleep(100 * time.Millisecond)
 		l, err = net.Listen("tcp", c.addr)
 	}
@@ -210,7 +217,7 @@ func (c *Collector) setPlan(in *install, revision int, scripts []Script, alter f
 	now := c.now()
 	p := &proto.Plan{
 		Schema: proto.Schema, Node: in.node, Install: in.id, Revision: revision, Issued: now, Expires: now.Add(proto.PlanLife),
-		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(proto.DefaultHoldLimit), SealWait: proto.Duration(10 * time.Second),
+		Profile: "test", OnFailure: proto.OnFailureExit, HoldLimit: proto.Duration(proto.DefaultHoldLimit), SealWait: proto.Duration(2 * time.Minute),
 	}
 	for _, s := range scripts {
 		st := s.Step

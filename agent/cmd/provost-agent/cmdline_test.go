@@ -19,14 +19,17 @@ import (
 	"provost/proto/prototest"
 )
 
-// booted runs the program as on a machine with this kernel command line and boot id, at most 60 s.
+// booted runs the program as on a machine with this kernel command line and boot id, at most 5 minutes.
 func (m *machine) booted(boot string, args ...string) string {
 	m.Helper()
 	m.write("boot_id", boot+"\n")
-	ctx, cancel := context.WithTimeout(m.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(m.Context(), 5*time.Minute)
 	defer cancel()
 	const script = `mount --make-rprivate / && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec provost-agent "$@"`
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", m.path("cmdline"), m.path("boot_id")}, args...)...)
+	if m.hasty {
+		cmd.Env = hasty()
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -70,7 +73,7 @@ func TestInstallsNothing(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			giveUp := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			giveUp := time.AfterFunc(5*time.Minute, func() { cmd.Process.Kill() })
 			defer giveUp.Stop()
 			for said := bufio.NewScanner(stderr); said.Scan(); {
 				if !strings.Contains(said.Text(), c.says) {
@@ -130,6 +133,7 @@ func TestLookCommand(t *testing.T) {
 		t.Skip("another kernel command line needs root")
 	}
 	m := newMachine(t)
+	m.hasty = true // of the second nothing can be delivered
 	id, claim := m.c.Install("n1", threePhases)
 	for i, url := range []string{m.c.URL(), "https://127.0.0.1:1"} {
 		m.write("cmdline", "provost.url="+url+" provost.node=n1 provost.install="+id+" provost.claim="+claim+" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+"\n")
@@ -150,7 +154,9 @@ func TestKernelCommandLine(t *testing.T) {
 	m.write("cmdline", "quiet provost.url=https://127.0.0.1:1,"+m.c.URL()+" provost.node=n1 provost.install="+id+" provost.claim="+claim+
 		" provost.ca=sha256:"+proto.Digest(m.c.Authority.CertDER)+" console=ttyS0\n")
 	m.booted(prototest.Boot1, "run", "--phase", "pre", "--state", m.state)
+	m.hasty = true // it has nothing that would be taken
 	out := m.booted(prototest.Boot2, "report", "partitioned", "--state", m.path("impostor"))
+	m.hasty = false
 	if !m.c.Contested(id) || !strings.Contains(out, "has used this boot's claim; see: provost explain n1") {
 		t.Errorf("contested = %t, want true; the second machine said:\n%s", m.c.Contested(id), out)
 	}
@@ -177,10 +183,11 @@ func TestNextServer(t *testing.T) {
 	proof := []string{"--token-file", m.path("token")}
 	report := func(lease string, args ...string) string {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(m.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(m.Context(), 5*time.Minute)
 		defer cancel()
 		const script = `mount --make-rprivate / && mount -t tmpfs t /run && printf %s "$1" >/run/net-eth0.conf && shift && exec provost-agent report here "$@"`
 		cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", lease}, args...)...)
+		cmd.Env = hasty() // nothing can be delivered
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 		out, err := cmd.CombinedOutput()
 		if err != nil {

@@ -53,7 +53,7 @@ func floodMB(t *testing.T) int {
 // TestNasty: whatever a script does, its end is told as what it was, the phase goes on or ends as the plan wants it, and the
 // collector has each event once.
 func TestNasty(t *testing.T) {
-	const soon = 8 * time.Second // a shell has begun by then
+	const soon = 20 * time.Second // a shell has begun by then
 	for _, tt := range []nasty{
 		{script: "daemon-keeps-stdout", ends: "nasty=ok after=ok run=ok", notes: []string{`left 1 processes behind: .*\(sleep 1000\): they were ended`}, log: "started\n"},
 		{script: "double-fork", ends: "nasty=ok after=ok run=ok", notes: []string{`left 1 processes behind: .*\(sleep 1001\): they were ended`}, log: "forked\n"},

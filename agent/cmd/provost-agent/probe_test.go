@@ -142,6 +142,8 @@ func TestWatchProbes(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
+		giveUp := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
+		defer giveUp.Stop()
 		wantEnded(t, cmd.Wait(), &stderr)
 	})
 	m.wait(staged("partitioned"))

@@ -21,7 +21,7 @@ import (
 func (m *machine) downs(want syscall.Signal, boot string, args ...string) string {
 	m.Helper()
 	m.write("boot_id", boot+"\n")
-	ctx, cancel := context.WithTimeout(m.Context(), 2*time.Minute) // a sync of all disks is in it
+	ctx, cancel := context.WithTimeout(m.Context(), 5*time.Minute) // a sync of all disks is in it
 	defer cancel()
 	const script = `mount --make-rprivate / && mount -t proc proc /proc && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec provost-agent "$@"`
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", m.path("cmdline"), m.path("boot_id")}, args...)...)

@@ -13,8 +13,9 @@ import (
 	"provost/proto"
 )
 
-// reportWait bounds the delivery of a report where no other process delivers: it must not slow an installer down.
-const reportWait = 3 * time.Second
+// reportWait bounds the delivery of a report where no other process delivers: it must not slow an installer down. For tests it
+// is as variable as flushWait.
+var reportWait = 3 * time.Second
 
 func reportCommand() command {
 	return command{

@@ -8,8 +8,9 @@ import (
 	"provost/proto/prototest/agentsuite"
 )
 
-// suiteCommand is this agent for the suite: watch reports, run carries out the steps.
+// suiteCommand is this agent for the suite: watch reports, run carries out the steps, both with the bounds that they have.
 const suiteCommand = `
+export ` + hastyEnv + `=1
 set -- --state "$PROVOST_SUITE_STATE" --url "$PROVOST_SUITE_URL" --ca "$PROVOST_SUITE_CA" --token-file "$PROVOST_SUITE_TOKEN_FILE"
 if [ "$PROVOST_SUITE_DO" = run ]; then
 	(

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,14 +17,17 @@ import (
 	"provost/proto"
 )
 
-// inInitrd runs a shell script as root in a mount namespace of its own whose /run is a new tmpfs, mounted with the options.
+// inInitrd runs a shell script as root in a mount namespace of its own whose /run is a new tmpfs, mounted with the options, for
+// 5 minutes at most.
 func inInitrd(t *testing.T, options, script string, args ...string) (cmd *exec.Cmd, output *bytes.Buffer) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")
 	}
 	script = "set -e; mount -t tmpfs -o " + options + " run /run\n" + script
-	cmd = exec.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh"}, args...)...)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	cmd = exec.CommandContext(ctx, "unshare", append([]string{"--mount", "sh", "-c", script, "sh"}, args...)...)
 	output = &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = output, output
 	return cmd, output

@@ -59,9 +59,16 @@ func TestFleet(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	away := time.AfterFunc(300*time.Millisecond, func() { c.Stop(); time.Sleep(100 * time.Millisecond); c.Start() })
-	defer away.Stop()
-	if err := f.Run(ctx); err != nil {
+	back := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() {
+		defer close(back)
+		c.Stop()
+		time.Sleep(100 * time.Millisecond)
+		c.Start()
+	})
+	err := f.Run(ctx)
+	<-back
+	if err != nil {
 		t.Fatal(err)
 	}
 	if faults, n := f.Faults(); n != 0 {
@@ -126,10 +133,22 @@ func TestForgetfulCollector(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	c, _, f := site(t, func(c *load.Config) { c.Over = 1500 * time.Millisecond })
+	c, _, f := site(t, func(c *load.Config) { c.Over = 4 * time.Second })
 	done := make(chan error, 1)
 	go func() { done <- f.Run(t.Context()) }()
-	time.Sleep(400 * time.Millisecond)
+	begun := func() bool {
+		for _, seq := range f.Acknowledged().Journals {
+			if seq > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(time.Minute); !begun(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no event is acknowledged within a minute")
+		}
+	}
 	c.Stop()
 	time.Sleep(300 * time.Millisecond) // events come about that nobody takes
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -115,10 +115,10 @@ func TestHungStart(t *testing.T) {
 
 // TestHungLook: it does not even answer when the script is looked at.
 func TestHungLook(t *testing.T) {
-	t.Parallel() // 30 s
 	s := held(t, t.TempDir())
 	s.Digest = strings.Repeat("0", 64)
 	_, release := hang(t, s.Path, unix.FAN_OPEN_PERM)
+	defer proc.SetCheckWait(2 * time.Second)()
 	got := proc.Run(t.Context(), s)
 	if got.Outcome != proto.OutcomePreflight || !strings.Contains(got.Message, "does not answer") {
 		t.Errorf("Run = %s %q, want preflight that says that the disk does not answer", got.Outcome, got.Message)

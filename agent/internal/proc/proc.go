@@ -17,12 +17,16 @@ import (
 	"provost/proto"
 )
 
-const (
+// Two waits that tests set: one is long, and the other too short for a machine with much to do.
+var (
 	// checkWait bounds the look at a step's script before it starts: the disk that holds it may not answer.
 	checkWait = 30 * time.Second
 	// settleTime is what processes that are just ending have before they count as left behind: a tee of the script's
 	// output ends when it has read the end of its pipe, and on a busy machine that takes a while.
 	settleTime = time.Second
+)
+
+const (
 	// straggleGrace bounds the time between TERM and KILL for what a step left behind.
 	straggleGrace = 2 * time.Second
 	// killWait bounds the wait for processes to vanish after KILL. One that is stuck in the kernel does not.

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	if args := os.Getenv("PROC_TEST_RUN"); args != "" {
 		runAlone(args)
 	}
-	if err := flag.Set("test.parallel", "8"); err != nil { // these tests wait more than they compute
+	if err := flag.Set("test.parallel", "16"); err != nil { // these tests wait more than they compute
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 type alone struct {
 	Script, Cgroup string
 	Timeout, Grace time.Duration
+	Settle         time.Duration // instead of the second that what is left may take to end; 0 is that
 }
 
 // ended is what became of it.
@@ -63,6 +64,9 @@ func runAlone(args string) {
 	}
 	s := spec(a.Script)
 	s.Cgroup, s.Timeout, s.Grace = a.Cgroup, a.Timeout, a.Grace
+	if a.Settle != 0 {
+		proc.SetSettleTime(a.Settle)
+	}
 	begin := time.Now()
 	e := ended{Result: proc.Run(context.Background(), s)}
 	e.Took = time.Since(begin)
@@ -189,11 +193,12 @@ func ways(t *testing.T, f func(t *testing.T, cgroup string)) {
 
 // TestNasty runs every script that does what scripts should not do. Nothing of it may be left afterwards.
 func TestNasty(t *testing.T) {
-	const soon = 5 * time.Second // a shell has begun by then on any machine
+	const soon = 10 * time.Second // a shell has begun by then on any machine
 	ended := func(signal string) proc.Result {
-		return proc.Result{Outcome: proto.OutcomeTimeout, Signal: signal, Message: "not done after 5s: ended by the agent"}
+		return proc.Result{Outcome: proto.OutcomeTimeout, Signal: signal, Message: "not done after 10s: ended by the agent"}
 	}
 	ways(t, func(t *testing.T, cgroup string) {
+		t.Parallel()
 		for _, tt := range []struct {
 			script  string
 			timeout time.Duration
@@ -201,6 +206,7 @@ func TestNasty(t *testing.T) {
 			want    proc.Result // Tail, Stragglers and Duration are compared apart
 			tail    []string
 			left    []string // names of what was left behind
+			settle  time.Duration
 		}{
 			{script: "ok", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"out", "err", "last line"}},
 			{script: "exit3", want: proc.Result{Outcome: proto.OutcomeFailed, Exit: 3, Message: "going to fail"}, tail: []string{"going to fail"}},
@@ -218,12 +224,12 @@ func TestNasty(t *testing.T) {
 			{script: "kills-itself", want: proc.Result{Outcome: proto.OutcomeSignal, Signal: "SIGKILL", Message: "dying"}, tail: []string{"dying"}},
 			{script: "segv", want: proc.Result{Outcome: proto.OutcomeSignal, Signal: "SIGSEGV", Message: "ended by SIGSEGV that did not come from the agent"}},
 			{script: "reads-stdin", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"no answer"}},
-			{script: "tee", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"through tee", "late"}},
+			{script: "tee", want: proc.Result{Outcome: proto.OutcomeOK}, tail: []string{"through tee", "late"}, settle: time.Minute},
 			{script: "pipeline-hides", want: proc.Result{Outcome: proto.OutcomeOK}},
 		} {
 			t.Run(tt.script, func(t *testing.T) {
 				t.Parallel()
-				a := alone{Script: tt.script, Cgroup: cgroup, Timeout: 5 * time.Minute, Grace: 150 * time.Millisecond}
+				a := alone{Script: tt.script, Cgroup: cgroup, Timeout: 5 * time.Minute, Grace: 150 * time.Millisecond, Settle: tt.settle}
 				if tt.timeout != 0 {
 					a.Timeout = tt.timeout
 				}
@@ -462,7 +468,7 @@ func TestLeaveRunning(t *testing.T) {
 		if err := os.WriteFile(s.Args[0], nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			b, err := os.ReadFile(f.Name())
 			if err != nil {
 				t.Fatal(err)
@@ -638,12 +644,12 @@ func TestEndLeftover(t *testing.T) {
 	var mu sync.Mutex
 	var pid int
 	s := spec("fork-tree")
-	s.Timeout = time.Minute
+	s.Timeout = 10 * time.Minute
 	s.Started = func(p int, _ string) { mu.Lock(); pid = p; mu.Unlock() }
 	done := make(chan proc.Result, 1)
 	go func() { done <- proc.Run(context.Background(), s) }()
 	var start uint64
-	for range 1500 { // 30 s
+	for range 6000 { // 2 minutes
 		time.Sleep(20 * time.Millisecond)
 		mu.Lock()
 		leader := pid

@@ -43,7 +43,7 @@ func TestNoByteBeforeTrust(t *testing.T) {
 					if err != nil {
 						return
 					}
-					conn.SetDeadline(time.Now().Add(5 * time.Second))
+					conn.SetDeadline(time.Now().Add(time.Minute))
 					n, _ := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{tt.cert}, MaxVersion: tt.max}).Read(make([]byte, 1))
 					got.Add(int64(n))
 					met.Add(1)

@@ -60,7 +60,7 @@ func start(t *testing.T, change func(*rescue.Config)) *server {
 	}
 	c := rescue.Config{
 		Keys: []ssh.PublicKey{s.key.PublicKey()}, HostKey: s.host, Words: words, Agent: agent, State: "/state",
-		Linger: 300 * time.Millisecond, Grace: 200 * time.Millisecond,
+		Linger: 3 * time.Second, Grace: 200 * time.Millisecond,
 	}
 	if change != nil {
 		change(&c)
@@ -84,8 +84,8 @@ func start(t *testing.T, change func(*rescue.Config)) *server {
 			if err != nil {
 				t.Errorf("Serve = %v, want nil", err)
 			}
-		case <-time.After(10 * time.Second):
-			t.Errorf("Serve did not end within 10 s")
+		case <-time.After(time.Minute):
+			t.Errorf("Serve did not end within a minute")
 		}
 	})
 	t.Cleanup(s.stop)
@@ -97,7 +97,7 @@ func (s *server) dial(auth ...ssh.AuthMethod) (*ssh.Client, error) {
 		auth = []ssh.AuthMethod{ssh.PublicKeys(s.key)}
 	}
 	return ssh.Dial("tcp", s.addr, &ssh.ClientConfig{
-		User: "root", Auth: auth, HostKeyCallback: ssh.FixedHostKey(s.host.PublicKey()), Timeout: 5 * time.Second,
+		User: "root", Auth: auth, HostKeyCallback: ssh.FixedHostKey(s.host.PublicKey()), Timeout: time.Minute,
 	})
 }
 
@@ -275,7 +275,13 @@ func TestHandshakeDeadline(t *testing.T) {
 			t.Errorf("%s: the connection was kept for %s, want 3 s", name, d)
 		}
 	}
-	c := s.client() // who is in stays
+	var c *ssh.Client // who is in stays
+	soon(t, "a handshake in time", func() (in bool) {
+		var err error
+		c, err = s.dial()
+		return err == nil
+	})
+	defer c.Close()
 	time.Sleep(4 * time.Second)
 	if out, err := session(t, c).Output("echo still here"); err != nil || string(out) != "still here\n" {
 		t.Errorf("after the deadline: %q, %v", out, err)
@@ -284,13 +290,13 @@ func TestHandshakeDeadline(t *testing.T) {
 
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *rescue.Config) { c.Idle = 3 * time.Second })
+	s := start(t, func(c *rescue.Config) { c.Idle = 6 * time.Second })
 	c := s.client()
 	sess := session(t, c)
 	began := time.Now()
 	err := sess.Run("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done; sleep 600")
-	if d := time.Since(began); status(err) != -1 || d < 6*time.Second || d > 2*time.Minute {
-		t.Errorf("Run = %v after %s, want the connection's end 3 s after the last byte", err, d)
+	if d := time.Since(began); status(err) != -1 || d < 9*time.Second || d > 2*time.Minute {
+		t.Errorf("Run = %v after %s, want the connection's end 6 s after the last byte", err, d)
 	}
 }
 

@@ -91,8 +91,11 @@ func TestWindowChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	asked := 0
 	soon(t, "the last size", func() bool {
 		io.WriteString(in, "stty size; tty; echo TERM=$TERM\n")
+		asked++
+		soon(t, "an answer", func() bool { return strings.Count(out.String(), "TERM=xterm\r\n") >= asked })
 		return strings.Contains(out.String(), "43 1099\r\n")
 	})
 	io.WriteString(in, "exit 7\n")

@@ -242,7 +242,7 @@ func TestStatusFileIsNotTrusted(t *testing.T) {
 }
 
 func TestStragglersAreNamed(t *testing.T) {
-	b := realBench(t, proto.PhasePre, "#!/bin/sh\nsleep 1234 &\nexit 0\n", "#!/bin/sh\necho next\n")
+	b := realBench(t, proto.PhasePre, "#!/bin/sh\nsleep 1234 &\nuntil read -r name <\"/proc/$!/comm\" && [ \"$name\" = sleep ]; do :; done\nexit 0\n", "#!/bin/sh\necho next\n")
 	if code := b.live(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

@@ -70,26 +70,29 @@ func TestFullDisk(t *testing.T) {
 	if code != 503 || p.Code != proto.CodeStorage || !strings.Contains(p.Detail, "full") || p.Incident == "" {
 		t.Fatalf("node %d on a full disk = %d %+v, want 503 storage that says full", n, code, p)
 	}
-	// A commit of the collector's own that still fits between two requests ends the warning until the next refusal, and may set pages
-	// free that a node then fits into.
-	var list proto.NodeList
-	said, ready := false, 200
-	for try := 0; try < 20 && (!said || ready != 503); try++ {
-		if try > 0 {
-			n--
-			for code, p = add(); code == 201 && n < 100; {
-				code, p = add()
-			}
-			if code != 503 {
-				t.Fatalf("node %d on a full disk, again = %d %+v, want 503", n, code, p)
-			}
+	// A commit of the collector's own that still fits ends the warning until the next refusal, and may set pages free that a node then
+	// fits into: each look comes right after a refusal, and asks for little.
+	refused := func() {
+		t.Helper()
+		n--
+		for code, p = add(); code == 201 && n < 100; {
+			code, p = add()
 		}
-		list = proto.NodeList{}
-		if code := d.local("GET", "/v1/status", nil, &list); code != 200 || len(list.Nodes) != n-1 {
-			t.Errorf("status on a full disk = %d with %d nodes, want 200 and %d", code, len(list.Nodes), n-1)
+		if code != 503 {
+			t.Fatalf("node %d on a full disk, again = %d %+v, want 503", n, code, p)
 		}
-		said = strings.Contains(strings.Join(list.Warnings, "\n"), "the disk is full")
+	}
+	ready, said := 200, false
+	for try := 0; try < 50 && ready != 503; try++ {
+		refused()
 		ready = d.local("GET", "/readyz", nil, nil)
+	}
+	var list proto.NodeList
+	for try := 0; try < 50 && !said; try++ {
+		refused()
+		list = proto.NodeList{}
+		d.local("GET", "/v1/status?nodes=n1", nil, &list)
+		said = strings.Contains(strings.Join(list.Warnings, "\n"), "the disk is full")
 	}
 	if !said {
 		t.Errorf("warnings of the status = %q, want that the disk is full", list.Warnings)
@@ -97,11 +100,16 @@ func TestFullDisk(t *testing.T) {
 	if ready != 503 {
 		t.Errorf("readyz on a full disk = %d, want 503", ready)
 	}
+	list = proto.NodeList{}
+	if code := d.local("GET", "/v1/status", nil, &list); code != 200 || len(list.Nodes) != n-1 {
+		t.Errorf("status on a full disk = %d with %d nodes, want 200 and %d", code, len(list.Nodes), n-1)
+	}
 	limitFiles(t, unix.RLIM_INFINITY)
 	n--
 	if code, p := add(); code != 201 {
 		t.Fatalf("with room again = %d %+v", code, p)
 	}
+	list = proto.NodeList{}
 	d.local("GET", "/v1/status", nil, &list)
 	if strings.Contains(strings.Join(list.Warnings, "\n"), "the disk is full") || len(list.Nodes) != n || d.local("GET", "/readyz", nil, nil) != 200 {
 		t.Errorf("with room again: %d nodes, want %d with n%d, which was refused; warnings %q", len(list.Nodes), n, n, list.Warnings)

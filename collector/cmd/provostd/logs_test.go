@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -80,7 +81,12 @@ func TestLogs(t *testing.T) {
 		}
 	}
 	eventually(t, "bootloader-sent", stage("bootloader-sent"))
-	first := d.err // what the status was is told within checklistEvery, or by the next collector
+	checklist := func() string {
+		b, _ := os.ReadFile(filepath.Join(dir, "data", "checklist.log")) // not there yet
+		return string(b)
+	}
+	eventually(t, "bootloader-sent in the checklist", func() bool { return strings.Contains(checklist(), "bootloader-sent") })
+	first := d.err // what the status is has been told before that
 	if code := d.stop(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
@@ -115,13 +121,6 @@ func TestLogs(t *testing.T) {
 		t.Errorf("the doctor does not say that a log was cut: %s", text)
 	}
 	// The checklist has a line for each, once, over the restart; the log a line for each status.
-	checklist := func() string {
-		b, err := os.ReadFile(filepath.Join(dir, "data", "checklist.log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
 	eventually(t, "initrd-sent in the checklist", func() bool { return strings.Contains(checklist(), "initrd-sent") })
 	for _, want := range []string{" n1 ordered operator\n", " n1 bootloader-sent log:dnsmasq /srv/tftp/pxelinux.0\n", " n1 kernel-sent log:dnsmasq /srv/tftp/vmlinuz\n", " n1 initrd-sent log:dnsmasq "} {
 		if got := strings.Count(checklist(), want); got != 1 {
@@ -163,9 +162,10 @@ func TestChecklistLines(t *testing.T) {
 	}
 }
 
+// freeUDP gives a free port of a local address that no other test uses, so that nobody takes it meanwhile.
 func freeUDP(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	c, err := net.ListenPacket("udp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(254), rand.N(256), 1+rand.N(254)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (in *installer) scripts(r *answer.Recipe, d answer.Data) []string {
 
 // run lets a driver call the scripts s0, s1, …, in a machine of its own but for the network: process 1 is in the
 // installer's root. "call NAME COMMAND" reads the output to its end, as Anaconda does, and says the exit status. "stuck NAME
-// CONSOLE COMMAND" is for a script that may not return, and gives it 60 s to end or to say so on the console: then that is
+// CONSOLE COMMAND" is for a script that may not return, and gives it 2 minutes to end or to say so on the console: then that is
 // said instead. It gives what the driver says.
 func (in *installer) run(driver string, scripts ...string) []string {
 	in.t.Helper()
@@ -162,7 +162,7 @@ stuck() {
 	{ "$@" >/log 2>&1; echo $? >/status; } &
 	until [ -s /status ] || grep -q 'the install stops here' "$console"; do
 		i=$((i + 1))
-		[ $i -lt 600 ] || break
+		[ $i -lt 1200 ] || break
 		sleep 0.1
 	done
 	if [ -s /status ]; then
@@ -180,7 +180,7 @@ mount --bind "$1/cmdline" "$1/proc/cmdline"
 case $2 in mnt*) mount -t proc proc "$1/$2/proc";; esac
 exec chroot "$1" /bin/sh /driver
 `
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", setup, "sh", in.root, in.target)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -294,9 +294,9 @@ func TestInstallerFailures(t *testing.T) {
 			}
 			done := make(chan struct{})
 			defer func() { <-done }()
-			go func() { // the machine stays up until it is told, 30 s at most
+			go func() { // the machine stays up until it is told, 2 minutes at most
 				defer close(done)
-				for i := 0; i < 300 && !isTold(); i++ {
+				for i := 0; i < 1200 && !isTold(); i++ {
 					time.Sleep(100 * time.Millisecond)
 				}
 				if err := os.WriteFile(filepath.Join(in.root, "told"), nil, 0o644); err != nil {

@@ -136,7 +136,7 @@ func TestTLSConfig(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			reached = 0
-			client := http.Client{Transport: &http.Transport{TLSClientConfig: c.config}, Timeout: 10 * time.Second}
+			client := http.Client{Transport: &http.Transport{TLSClientConfig: c.config}, Timeout: time.Minute}
 			defer client.CloseIdleConnections()
 			resp, err := client.Get(url)
 			if err == nil {

@@ -97,9 +97,9 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// waitSent waits, at most 30 s, for as many calls of Sent: they come after the client has its last byte.
+// waitSent waits, at most a minute, for as many calls of Sent: they come after the client has its last byte.
 func waitSent(d *decider, n int) []string {
-	for range 3000 {
+	for range 6000 {
 		d.mu.Lock()
 		have := len(d.sent)
 		d.mu.Unlock()

@@ -235,7 +235,9 @@ func TestLateChild(t *testing.T) {
 	for range 50 {
 		say(path)
 	}
-	stop := start(source(), l)
+	patient := source()
+	patient.Linger = time.Hour
+	stop := start(patient, l)
 	l.await(t, n)
 	rename(t, path, old)
 	say(path)

@@ -388,7 +388,7 @@ func TestLarge(t *testing.T) {
 // TestFollowLarge follows such a file as the collector does, with everything that comes after the follower: nothing is lost,
 // nothing stops it, and memory stays what it was.
 func TestFollowLarge(t *testing.T) {
-	path, size, count := writeLarge(t, 40)
+	path, size, count := writeLarge(t, 12)
 	var total evidence.Counts
 	o, err := evidence.NewObserver(evidence.NewMapper(everybody{}), evidence.ObserverOptions{}, nil)
 	if err != nil {

@@ -294,8 +294,8 @@ func TestDownloadGoesOn(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(iso)))
 		w.Write(iso[:2<<20])
 		w.(http.Flusher).Flush()
-		// 20 s for something of it to be on the disk
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		// a minute for something of it to be on the disk
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			if info, err := os.Stat(filepath.Join(dir, ".import-u.iso")); err == nil && info.Size() > 0 {
 				break
 			}

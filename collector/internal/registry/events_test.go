@@ -306,6 +306,7 @@ func TestArrivalOrder(t *testing.T) {
 	if want.Summary != "booted" || want.BootAction != proto.BootDisk {
 		t.Fatalf("the plain run ends as %s with boot action %s, want booted, disk", want.Summary, want.BootAction)
 	}
+	few(t, 40)
 	rapid.Check(t, func(rt *rapid.T) {
 		s := registrytest.New(t)
 		s.T = rapidTB{t, rt}

@@ -423,12 +423,12 @@ func TestEvidenceOnce(t *testing.T) {
 	}
 }
 
-// follow reads a log for 150 ms, or the last time until it has enough, a minute at most. Unless it is the last time, it ends as
+// follow reads a log for 150 ms, or the last time until it has enough, 5 minutes at most. Unless it is the last time, it ends as
 // a kill does: a batch that is under way is in the store or not, and what was only in memory is gone.
 func follow(s *registrytest.Site, path string, enough func() bool, last bool) {
 	d := 150 * time.Millisecond
 	if last {
-		d = time.Minute
+		d = 5 * time.Minute
 	}
 	run, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -252,16 +253,24 @@ func TestTooManyBytes(t *testing.T) {
 	}
 }
 
+// few lets a property be tried less often than the default, unless PROVOST_SOAK=1 or -rapid.checks wants more: each try waits for
+// the disk.
+func few(t *testing.T, checks int) {
+	t.Helper()
+	if os.Getenv("PROVOST_SOAK") == "1" || flag.Lookup("rapid.checks").Value.String() != "100" {
+		return
+	}
+	if err := flag.Set("rapid.checks", strconv.Itoa(checks)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { flag.Set("rapid.checks", "100") })
+}
+
 // TestRetentionProperty: whatever is ordered, reported, packed, trimmed, cut off, checkpointed and restarted in whatever
 // order, every install that is kept has exactly its events, and every agent is asked for its next record.
 func TestRetentionProperty(t *testing.T) {
 	s := registrytest.New(t)
-	if flag.Lookup("rapid.checks").Value.String() == "100" { // the default; each step waits for the disk
-		if err := flag.Set("rapid.checks", "20"); err != nil {
-			t.Fatal(err)
-		}
-		defer flag.Set("rapid.checks", "100")
-	}
+	few(t, 15)
 	nodes := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		s.Retention = registry.Retention{Feed: 10 * time.Minute, Installs: 3}

@@ -99,10 +99,15 @@ func writeForever(path string) {
 }
 
 // TestKill kills a writer at a random moment, again and again, and wants every acknowledged event in a sound database.
+// PROVOST_SOAK=1 does so more often.
 func TestKill(t *testing.T) {
 	p := path(t)
 	acked := map[uint64]string{}
-	for range 12 {
+	rounds := 8
+	if os.Getenv("PROVOST_SOAK") == "1" {
+		rounds = 100
+	}
+	for range rounds {
 		cmd := helper(t, "write", p)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -111,12 +116,12 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		giveUp := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }) // nothing was acknowledged until then
+		giveUp := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 		lines := bufio.NewScanner(out)
-		for first := true; lines.Scan(); first = false {
-			if first {
+		for n, enough := 0, 20+rand.N(100); lines.Scan(); n++ {
+			if n == enough { // acknowledgements, however long they take
 				giveUp.Stop()
-				time.AfterFunc(rand.N(200*time.Millisecond), func() { cmd.Process.Kill() })
+				time.AfterFunc(rand.N(20*time.Millisecond), func() { cmd.Process.Kill() })
 			}
 			f := strings.Fields(lines.Text())
 			if len(f) != 3 || f[0] != "ACK" {

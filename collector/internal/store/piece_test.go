@@ -36,6 +36,7 @@ func keysOfLog(t *testing.T, path string) (keys, events int) {
 // TestPieces: whatever is appended and trimmed, in commits of any size, the log is what a list would be, for every reader, also
 // after it was opened again, and in a backup.
 func TestPieces(t *testing.T) {
+	few(t, 25)
 	inPieces := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")

@@ -231,6 +231,7 @@ func TestDamagedFreeList(t *testing.T) {
 // or open and answer.
 func TestOpenDamagedTree(t *testing.T) {
 	files := [][]byte{grown(t, true), grown(t, false)}
+	few(t, 40)
 	opened, aside := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		whole := files[rapid.IntRange(0, len(files)-1).Draw(rt, "file")] // its number, not its bytes, is told of a failure

@@ -120,7 +120,7 @@ func (s *site) start() {
 		Boot string `json:"boot_listen"`
 		PID  int    `json:"pid"`
 	}
-	for range 600 { // 60 s
+	for range 1200 { // 2 minutes
 		b, err := os.ReadFile(s.path("data/listeners.json"))
 		if err == nil && json.Unmarshal(b, &record) == nil && record.PID == cmd.Process.Pid {
 			s.boot = record.Boot
@@ -135,7 +135,7 @@ func (s *site) start() {
 // provost runs the operator's command and wants its exit status.
 func (s *site) provost(want int, args ...string) string {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "provost"), args...)
 	cmd.Env = append(os.Environ(), "PROVOST_SERVER=unix://"+s.path("data/provostd.sock"))
@@ -151,7 +151,7 @@ func (s *site) provost(want int, args ...string) string {
 // seen is the node as everybody sees it.
 func (s *site) seen() proto.Node {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "provost"), "status", s.node, "-o", "json")
 	cmd.Env = append(os.Environ(), "PROVOST_SERVER=unix://"+s.path("data/provostd.sock"))
@@ -229,7 +229,7 @@ func (s *site) boots() {
 // a good end, -1 for a bad one.
 func (s *site) agent(want syscall.Signal, args ...string) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
 	const script = `mount --make-rprivate / && mount -t proc proc /proc && mount --bind "$1" /proc/cmdline && mount --bind "$2" /proc/sys/kernel/random/boot_id && shift 2 && exec "$@"`
 	state := s.path(fmt.Sprintf("run%d", s.n))

@@ -170,7 +170,7 @@ func silent(s *trial) func() {
 func listen(s *trial, addr string) net.Listener {
 	s.Helper()
 	l, err := net.Listen("tcp", addr)
-	for i := 0; err != nil && i < 50; i++ { // 5 s: the port may linger
+	for i := 0; err != nil && i < 600; i++ { // 60 s: the port may linger
 		time.Sleep(100 * time.Millisecond)
 		l, err = net.Listen("tcp", addr)
 	}

@@ -16,7 +16,7 @@ const (
 	perTick  = 25 // lines: 5,000 a second
 	rotation = 50 // ticks
 	overlap  = 40 // ticks: 200 ms
-	olds     = 4  // rotated files that are kept
+	olds     = 9  // rotated files that are kept: all of them, or a follower that comes late would miss some
 )
 
 // Rotate writes n lines to a log, 5,000 a second, and rotates it four times a second. After each rotation every second line
