@@ -152,7 +152,7 @@ func (f *finding) underWay(x *explanation) {
 	}
 	if d := n.Deadline; d != nil && !d.At.IsZero() {
 		if left := d.At.Sub(f.now); left > 0 {
-			text := fmt.Sprintf("Stage %s must come within %s", d.Stage, span(left))
+			text := fmt.Sprintf("Stage %s, or a later one, must come within %s", d.Stage, span(left))
 			if !d.Since.IsZero() && d.Since.Before(f.now) {
 				text += ", and has been waited for since " + f.clock(d.Since)
 			}
@@ -186,7 +186,7 @@ func (f *finding) site(x *explanation) {
 	}
 	x.Now = append(x.Now, "Your own PXE server boots this node, and Provost can neither start nor stop that.")
 	for i := len(f.events) - 1; i >= 0; i-- {
-		if e := &f.events[i]; strings.HasPrefix(string(e.Source), "log:") && e.Stage != "" {
+		if e := &f.events[i]; strings.HasPrefix(string(e.Source), "log:") && e.Stage != "" && !e.Failed {
 			x.Now = append(x.Now, fmt.Sprintf("Of its way there the frontend's logs last showed %s, %s (%s).", e.Stage, f.moment(when(e)), e.Source))
 			return
 		}
