@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"provost/initrd/e2e/lab"
 	"provost/initrd/e2e/vm"
@@ -64,8 +63,7 @@ args: "ip=dhcp root=live:{{ .Images }}/fai/squash.img rd.live.overlay.overlayfs=
 
 // TestFAI: a blank disk becomes a system that says that it runs.
 func TestFAI(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Minute)
-	defer cancel()
+	ctx := within(t, installerPatience)
 	m := fai(t, ctx, `deadline: 40m
 steps:
   - {name: early, phase: pre}
@@ -96,8 +94,7 @@ steps:
 
 // TestFAIStepFails: a failing step of phase post holds FAI before its reboot.
 func TestFAIStepFails(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
-	defer cancel()
+	ctx := within(t, installerPatience)
 	m := fai(t, ctx, `deadline: 40m
 steps:
   - {name: gpu-driver, phase: post}

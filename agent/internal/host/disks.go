@@ -86,8 +86,10 @@ func lookAt(device, dir string, look func(string) bool) (found bool) {
 		return false
 	}
 	defer unmount(point)
+	// Silent: a disk that has another file system, or none, is no error that the consoles need to show.
+	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_SILENT
 	mount := func(fstype, option string) bool {
-		return unix.Mount(device, point, fstype, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, option) == nil
+		return unix.Mount(device, point, fstype, flags, option) == nil
 	}
 	for _, fs := range readOnly {
 		if !mount(fs.fstype, fs.option) {

@@ -147,7 +147,7 @@ func awaitedStage(n *proto.Node) string {
 	if unheard(n) {
 		return "A sign of life, " + n.Deadline.Stage + " or any later stage,"
 	}
-	return "Stage " + n.Deadline.Stage
+	return "Stage " + n.Deadline.Stage + ", or a later one,"
 }
 
 func (f *finding) underWay(x *explanation) {
@@ -201,7 +201,7 @@ func (f *finding) site(x *explanation) {
 	}
 	x.Now = append(x.Now, "Your own PXE server boots this node, and Provost can neither start nor stop that.")
 	for i := len(f.events) - 1; i >= 0; i-- {
-		if e := &f.events[i]; strings.HasPrefix(string(e.Source), "log:") && e.Stage != "" {
+		if e := &f.events[i]; strings.HasPrefix(string(e.Source), "log:") && e.Stage != "" && !e.Failed {
 			x.Now = append(x.Now, fmt.Sprintf("Of its way there the frontend's logs last showed %s, %s (%s).", e.Stage, f.moment(when(e)), e.Source))
 			return
 		}

@@ -61,7 +61,7 @@ say 'building the mirror'
 udeb=$tmp/udeb
 share=$udeb/usr/share/standin
 mkdir -p "$share/bin" "$share/lib" "$udeb/DEBIAN"
-cp "$here/standin/control" "$here/standin/postinst" "$udeb/DEBIAN/"
+cp "$here"/standin/* "$udeb/DEBIAN/"
 chmod 755 "$udeb/DEBIAN/postinst"
 for module in virtio_blk ext4; do
 	modprobe -d "$kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'

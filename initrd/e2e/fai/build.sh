@@ -18,8 +18,8 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
 exec 9>"$out/lock"
-# a whole build by somebody else takes 5 to 10 minutes
-flock -w 1800 9 || {
+# a whole build by somebody else takes 5 to 10 minutes, on a busy machine half an hour
+flock -w 3600 9 || {
 	echo "build.sh: $out is still being built by another run" >&2
 	exit 75
 }
@@ -31,9 +31,10 @@ if [ "$(id -u)" != 0 ]; then
 	exit 69
 fi
 
-rm -rf "$out"/tmp.* # of a run that was killed
+# of a run that was killed; never into a file system that was left mounted there
+rm -rf --one-file-system "$out"/tmp.*
 tmp=$(mktemp -d "$out/tmp.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+trap 'rm -rf --one-file-system "$tmp"' EXIT
 trap 'exit 130' INT TERM HUP
 
 tar -C "$here/config" --sort=name --owner=0 --group=0 -czf "$tmp/config.tar.gz" .
@@ -47,11 +48,13 @@ codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 # shellcheck disable=SC2016 # apt's variables
 apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' 'Origin: Debian' >"$tmp/sources"
 
-# root OUT PACKAGES [OPTIONS...]: a Debian root. 15 minutes: 250 MB of packages, and some mirrors are far away.
+# root OUT PACKAGES [OPTIONS...]: a Debian root. 45 minutes: 250 MB of packages, and some mirrors are far away; on a busy machine
+# the initrd alone takes 14. What mmdebstrap mounts below the root (/dev, /proc, /sys) is mounted for it alone: it is gone with it,
+# also when it is killed.
 root() {
 	to=$1 packages=$2
 	shift 2
-	timeout 900 mmdebstrap --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include="usr-is-merged,$packages" \
+	timeout 2700 unshare --mount mmdebstrap --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include="usr-is-merged,$packages" \
 		--aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' "$@" "$codename" "$to" - <"$tmp/sources" >"$tmp/log" 2>&1 || {
 		tail -n 40 "$tmp/log" >&2
