@@ -67,10 +67,12 @@ type Deps struct {
 	ProcessArgs func(pid int) string
 	Cgroup      string
 	Log         *slog.Logger
-	Exec        func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
-	diskWait    time.Duration                                // of the files of steps; the constant if 0
-	rest        func()                                       // no step is run for a long time
-	Crash       func(point string)                           // called where a crash would hurt the most; nil outside of tests
+	// Idle is called when a hold begins, which may last for days: memory can be given back. May be nil.
+	Idle     func()
+	Exec     func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	diskWait time.Duration                                // of the files of steps; the constant if 0
+	rest     func()                                       // no step is run for a long time
+	Crash    func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
 // Options say which steps to run, and what to do when one fails.
