@@ -5,6 +5,7 @@ package proc_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,6 +61,17 @@ func TestHungStart(t *testing.T) {
 			}
 			r.Close()
 		})
+	}
+}
+
+// TestHungStartAlone: so it is on a machine with one processor.
+func TestHungStartAlone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestHungStart$", "-test.v")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- ") {
+		t.Errorf("TestHungStart with one processor = %v, %s", err, out)
 	}
 }
 

@@ -178,6 +178,9 @@ type spawner struct {
 }
 
 func newSpawner() *spawner {
+	if runtime.GOMAXPROCS(0) < 2 { // Go gives a start no thread of its own: one that hangs would hold up all of a machine with one processor
+		runtime.GOMAXPROCS(2)
+	}
 	p := &spawner{jobs: make(chan job, 1), idle: make(chan struct{}, 1)}
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
