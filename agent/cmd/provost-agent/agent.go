@@ -4,25 +4,21 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"provost/agent/internal/host"
 	"provost/agent/internal/journal"
-	"provost/agent/internal/probe"
+	"provost/agent/internal/proc"
 	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
 	"provost/postscripts"
@@ -41,6 +37,7 @@ const programName = "provost-agent"
 // common are the options that most commands have.
 type common struct {
 	state, urls, node, tokenFile, joinKeyFile, ca string
+	diskWait                                      time.Duration // for the state directory's disk; the constant if 0
 }
 
 func (c *common) stateFlag(f *flag.FlagSet) {
@@ -65,6 +62,26 @@ func (c *common) dir() report.Dir {
 		return stateInstalled
 	}
 	return stateInstaller
+}
+
+const (
+	// beginWait bounds what a command waits for the disk of its state directory until it can begin: as long as a step waits for its
+	// files, and longer than the journal for its disk and for other processes (lockWait, diskWait, startWait).
+	beginWait = 2 * time.Minute
+	// askWait is the same for a command that somebody types, and that only writes or reads a file there.
+	askWait = 30 * time.Second
+)
+
+// onState does f, which uses the state directory, and waits for it at most wait. A disk that does not answer holds f for as long as
+// the kernel does; what it changes must be read by nobody then, and the command is over.
+func (c *common) onState(wait time.Duration, f func() error) error {
+	wait = cmp.Or(c.diskWait, wait)
+	var err error
+	if !proc.Within(wait, func() { err = f() }) {
+		return fmt.Errorf("the disk of the state directory (%s) does not answer within %s: see the kernel's log, dmesg",
+			cmp.Or(c.state, stateInstaller+" or "+stateInstalled), wait)
+	}
+	return err
 }
 
 // absolute keeps a path's meaning when the directory changes.
@@ -99,7 +116,19 @@ type agent struct {
 
 // open opens the state directory's journal, in whose boot it notes the agent's start, and reads the settings: flags over
 // kernel command line over file over what an earlier process found out. The caller closes it.
-func (c *common) open(s *streams, env string) (_ *agent, err error) {
+func (c *common) open(s *streams, env string) (a *agent, err error) {
+	err = c.onState(beginWait, func() (err error) {
+		a, err = c.begin(s, env)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// begin is open without a bound.
+func (c *common) begin(s *streams, env string) (_ *agent, err error) {
 	a := &agent{streams: s, env: env, dir: c.dir(), log: slog.New(slog.DiscardHandler)}
 	if a.dir == stateInstalled {
 		a.env = proto.EnvInstalled
@@ -205,102 +234,6 @@ func (a *agent) warn(text string) {
 	go log.Warn(text)
 }
 
-// configure merges the settings.
-func (a *agent) configure(c *common) error {
-	s, err := a.host.Settings()
-	if err != nil {
-		a.tell("%v", err) // what could be understood counts
-	}
-	if c.urls != "" {
-		s.URLs = host.SplitList(c.urls)
-	}
-	s.Node = cmp.Or(c.node, s.Node)
-	s.CA = cmp.Or(c.ca, s.CA)
-	s.JoinKeyFile = cmp.Or(c.joinKeyFile, s.JoinKeyFile)
-	if s.Node != "" {
-		if err := proto.CheckNode(s.Node); err != nil {
-			return config("", err)
-		}
-	}
-	if c.tokenFile != "" {
-		token, err := secret("token", c.tokenFile)
-		if err != nil {
-			return err
-		}
-		if token != a.dir.Token() {
-			if err := a.dir.SetToken(token); err != nil {
-				return err
-			}
-		}
-	}
-	if s.JoinKeyFile != "" && s.Claim == "" {
-		if a.joinKey, err = secret("join key", s.JoinKeyFile); err != nil {
-			return err
-		}
-	}
-	if s.Rescue && s.Node != "" {
-		s.URLs = nil // it speaks for no install, and must not be taken for an attempt; an unknown machine may say that it is there
-	}
-	a.settings = s
-	return nil
-}
-
-// secret reads a secret's file. What it holds never becomes part of a message.
-func secret(what, file string) (string, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", config("", fmt.Errorf("reading the %s: %w", what, err))
-	}
-	v := strings.TrimSpace(string(b))
-	if v == "" || len(v) > 128 || strings.ContainsAny(v, " \t\r\n") {
-		return "", config("", fmt.Errorf("reading the %s: %s must hold one word of at most 128 bytes", what, file))
-	}
-	return v, nil
-}
-
-// identity reads who this is, or makes a provisional one that lasts until a collector knows better.
-func (a *agent) identity() (report.Identity, error) {
-	id, err := a.dir.Identity()
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			a.tell("%v: it is made anew", err)
-		}
-		id = report.Identity{Node: a.settings.Node, Install: a.settings.Install}
-		if !proto.ValidID(id.Install) {
-			id.Install = proto.NewID(time.Now())
-		}
-		if err := a.dir.SetIdentity(id); err != nil {
-			return id, err
-		}
-	}
-	if len(a.settings.URLs) == 0 {
-		a.settings.URLs = id.URLs
-	}
-	if urls := a.nextServers(); len(urls) > 0 {
-		a.settings.URLs, id.URLs = urls, urls // kept: the DHCP client's file may be gone with the initrd
-		a.tell("no collector is named: asking the DHCP next server, %s", strings.Join(urls, ", "))
-		return id, a.dir.SetIdentity(id)
-	}
-	return id, nil
-}
-
-// collectorPort is the port that a collector listens on unless its settings say otherwise.
-const collectorPort = 8440
-
-// nextServers gives the URLs to try where none is known. Without a pin nothing would be sent to them, and without a proof
-// nothing would come of it: such a machine has no collector.
-func (a *agent) nextServers() []string {
-	s := a.settings
-	if len(s.URLs) > 0 || s.Rescue || a.env != proto.EnvInstaller || s.CA == "" && !exists(a.dir.CAFile()) || s.Claim == "" && a.joinKey == "" && a.dir.Token() == "" {
-		return nil
-	}
-	var urls []string
-	for _, addr := range a.host.NextServers() {
-		urls = append(urls, "https://"+netip.AddrPortFrom(addr, collectorPort).String())
-	}
-	return urls
-}
-
 // startWait bounds the wait for another process's note: longer than the journal waits for its disk.
 const startWait = 40 * time.Second
 
@@ -356,197 +289,4 @@ func (a *agent) writeLib() error {
 		}
 		return a.dir.WriteFile(path, b, 0o644)
 	})
-}
-
-// reports says whether there is anybody to report to.
-func (a *agent) reports() bool { return len(a.settings.URLs) > 0 }
-
-// sender makes the sender of this process; it does not start it. Said lines also go to show.
-func (a *agent) sender(show func(string)) (*report.Sender, error) {
-	s := a.settings
-	c := report.Config{
-		Dir: a.dir, Journal: a.journal, Past: a.past, URLs: s.URLs, CA: s.CA, Node: s.Node,
-		Hello: func() proto.Hello {
-			id, _ := a.dir.Identity()
-			return proto.Hello{
-				Version: release(), Env: a.env, Node: cmp.Or(s.Node, id.Node), Install: id.Install, Claim: s.Claim, JoinKey: a.joinKey,
-				MACs: a.host.MACs(), Serial: a.host.Serial(), UUID: a.host.UUID(), Hardware: a.host.Hardware(),
-			}
-		},
-		Clock: func() proto.Clock {
-			return proto.Clock{Boot: a.boot, OffsetMS: host.SinceBoot().Milliseconds(), Time: time.Now()}
-		},
-		Beat:  a.beat,
-		Facts: a.facts(),
-		Take: func(o proto.Order) error {
-			a.log.Info("order", "verb", string(o.Verb), "step", o.Step, "id", o.ID, "actor", o.Actor)
-			return steps.WriteOrder(string(a.dir), o)
-		},
-		Taken: a.knows,
-		Say:   func(text string) { a.log.Warn(text); show(text) },
-		Met: func(h proto.HelloAnswer) {
-			a.log.Info("the collector answered", "node", h.Node, "install", h.Install, "attempt", h.Attempt, "boot_action", string(h.BootAction))
-		},
-	}
-	if s.Claim != "" {
-		c.Order = s.Install
-	}
-	if a.dir.Token() == "" && s.Claim == "" && a.joinKey == "" {
-		return nil, config("boot with provost.claim=, or give --token-file or --join-key-file", errors.New("there is nothing to prove to the collector who this machine is"))
-	}
-	snd, err := report.New(c)
-	if err != nil {
-		return nil, config("", err)
-	}
-	return snd, nil
-}
-
-// beat is what a heartbeat says of the run that goes on.
-func (a *agent) beat() proto.Heartbeat {
-	h := proto.Heartbeat{Rescue: a.dir.Rescue()}
-	if s, err := steps.ReadState(string(a.dir)); err == nil && s.Alive && !s.Done {
-		h.Phase, h.Step, h.Waiting, h.Progress, h.Message = s.Phase, s.Step, s.Waiting, s.Progress, s.Message
-	}
-	return h
-}
-
-// factsLimit bounds a look at the machine: the target's file system may hang.
-const factsLimit = time.Second
-
-// facts gives what looks at the machine. A look that hangs is not begun twice, and gives nothing.
-func (a *agent) facts() func() *proto.Facts {
-	looked := make(chan proto.Facts, 1)
-	busy := false
-	return func() *proto.Facts {
-		if !busy {
-			busy = true
-			go func() { looked <- a.host.Facts(string(a.dir), a.target()) }()
-		}
-		select {
-		case f := <-looked:
-			busy = false
-			return &f
-		case <-time.After(factsLimit):
-			return nil
-		}
-	}
-}
-
-// target is where the system that is being installed is mounted, "" while it is not.
-func (a *agent) target() string {
-	if a.env == proto.EnvInstalled {
-		return "/"
-	}
-	if root := a.journal.Mirror(); root != "" {
-		return root
-	}
-	mounts := a.host.Mounts()
-	for _, t := range probe.Targets() {
-		if slices.Contains(mounts, t) {
-			return t
-		}
-	}
-	return ""
-}
-
-// knows reports whether the journal acknowledges an order already.
-func (a *agent) knows(orderID string) bool {
-	for r, err := range a.journal.Events() {
-		if err == nil && r.Event.Kind == proto.KindOrder && r.Event.OrderID == orderID {
-			return true
-		}
-	}
-	return false
-}
-
-// background sends in the background until close, or the returned function, ends it; if there is a collector and no
-// other process sends.
-func (a *agent) background(ctx context.Context) (stop func(), err error) {
-	none := func() {}
-	if !a.reports() {
-		return none, nil
-	}
-	release, err := a.dir.Lock()
-	if errors.Is(err, report.ErrBusy) {
-		return none, nil
-	}
-	if err != nil {
-		return none, err
-	}
-	s, err := a.sender(func(text string) { a.tell("%s", text) })
-	if err != nil {
-		release()
-		return none, err
-	}
-	a.own = true
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a flush comes after the signal to end
-	done := make(chan struct{})
-	go func() { defer close(done); s.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		<-done // each request ends with its context
-		a.own = false
-		release()
-	})
-	a.closers = append(a.closers, stop)
-	return stop, nil
-}
-
-// sending reports whether some process, maybe this one, tries to deliver.
-func (a *agent) sending() bool { return a.dir.Locked() }
-
-// sendEvery is how often a run looks whether anybody sends.
-const sendEvery = 5 * time.Second
-
-// keepSending has this process send as soon as nobody else does: the watch of this directory may die under a run, and then nobody
-// would hear of it, nor could anybody give it an order. The returned function ends the look, not the sending.
-func (a *agent) keepSending(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(sendEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			a.ensureSending(ctx)
-		}
-	}()
-	return func() { cancel(); <-done }
-}
-
-// ensureSending begins to send if nobody does. Why it cannot was said when the command began.
-func (a *agent) ensureSending(ctx context.Context) {
-	if !a.sending() {
-		if _, err := a.background(ctx); err != nil {
-			a.log.Warn(err.Error())
-		}
-	}
-}
-
-// flush waits until all is delivered, at most for the time given, and says so if it was not. Logs are waited for if they are
-// asked for, or nobody else sends them later.
-func (a *agent) flush(ctx context.Context, limit time.Duration, logs bool) bool {
-	a.ensureSending(ctx)
-	if !a.sending() {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	if err := report.Flush(ctx, a.dir, a.journal, a.past, logs || a.own); err != nil {
-		a.tell("not everything is delivered after %s%s; the journal keeps it", limit, because(a.dir.Sent().Trouble))
-		return false
-	}
-	return true
-}
-
-func because(trouble string) string {
-	if trouble == "" {
-		return ""
-	}
-	return " (" + trouble + ")"
 }

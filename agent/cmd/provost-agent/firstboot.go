@@ -57,9 +57,12 @@ Exit status: 0 done, now or before, 1 a step failed (and that is delivered),
 }
 
 func doFirstboot(ctx context.Context, o runOptions, s *streams) error {
-	dir := report.Dir(o.state)
-	if exists(dir.Path(fileDone)) || exists(dir.Path(fileAlone)) && !o.knowsCollector(dir) {
+	dir, over := report.Dir(o.state), false
+	if err := o.onState(beginWait, func() error {
+		over = exists(dir.Path(fileDone)) || exists(dir.Path(fileAlone)) && !o.knowsCollector(dir)
 		return nil
+	}); err != nil || over {
+		return err
 	}
 	a, err := o.open(s, proto.EnvInstalled)
 	if err != nil {

@@ -47,7 +47,12 @@ Exit status: 0, or 1 there is no such log, 64 wrong usage.`,
 				if err := proto.CheckName("step", name); err != nil {
 					return usage("log: %w", err)
 				}
-				return showLog(ctx, c.dir(), name+".log", *follow, s)
+				var f *os.File
+				if err := c.onState(askWait, func() (err error) { f, err = openLog(c.dir(), name+".log"); return err }); err != nil {
+					return err
+				}
+				defer f.Close()
+				return showLog(ctx, f, *follow, s)
 			}
 		},
 	}
@@ -63,7 +68,8 @@ func logDir(dir report.Dir) string {
 	return dir.Path("../../log/provost", id.Logs)
 }
 
-func showLog(ctx context.Context, dir report.Dir, name string, follow bool, s *streams) error {
+// openLog opens the log of this name, of the last boot that has one.
+func openLog(dir report.Dir, name string) (*os.File, error) {
 	path := filepath.Join(logDir(dir), name)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		var files []string
@@ -76,12 +82,15 @@ func showLog(ctx context.Context, dir report.Dir, name string, follow bool, s *s
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no log %s; there are: %s", path, strings.Join(logNames(filepath.Dir(path)), ", "))
+		return nil, fmt.Errorf("there is no log %s; there are: %s", path, strings.Join(logNames(filepath.Dir(path)), ", "))
 	}
 	if err != nil {
-		return fmt.Errorf("showing a log: %w", err)
+		return nil, fmt.Errorf("showing a log: %w", err)
 	}
-	defer f.Close()
+	return f, nil
+}
+
+func showLog(ctx context.Context, f io.Reader, follow bool, s *streams) error {
 	var w io.Writer = s.out
 	if terminal(s.out) {
 		w = cleaner{s.out}

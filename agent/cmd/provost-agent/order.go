@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"provost/agent/internal/report"
 	steps "provost/agent/internal/run"
 	"provost/proto"
 )
@@ -75,7 +76,11 @@ Exit status: 0 the order is placed; the run takes it within seconds, and
 					} else if len(args) > 0 {
 						return usage("%s: unexpected argument %q", o.verb, args[0])
 					}
-					return place(c, s, order)
+					if err := c.onState(askWait, func() error { return place(c.dir(), order) }); err != nil {
+						return fmt.Errorf("placing the order: %w", err)
+					}
+					_, err := fmt.Fprintf(s.out, "%s is ordered\n", order.Verb)
+					return err
 				}
 			},
 		})
@@ -84,21 +89,16 @@ Exit status: 0 the order is placed; the run takes it within seconds, and
 }
 
 // place puts an order where the run of this machine finds it.
-func place(c common, s *streams, o proto.Order) error {
-	dir := c.dir()
+func place(dir report.Dir, o proto.Order) error {
 	if _, err := os.Stat(string(dir)); err != nil {
-		return fmt.Errorf("placing the order: no agent has run with this state directory: %w", err)
+		return fmt.Errorf("no agent has run with this state directory: %w", err)
 	}
 	state, err := steps.ReadState(string(dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if o.Verb != proto.VerbHold && !state.Alive {
-		return fmt.Errorf("placing the order: no steps run here at the moment: start provost-agent run again to go on after the last step that is done")
+		return errors.New("no steps run here at the moment: start provost-agent run again to go on after the last step that is done")
 	}
-	if err := steps.WriteOrder(string(dir), o); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(s.out, "%s is ordered\n", o.Verb)
-	return err
+	return steps.WriteOrder(string(dir), o)
 }

@@ -272,6 +272,7 @@ func (a *agent) deps(p planIs) steps.Deps {
 		Journal: a.journal, Plan: p.Plan, PlanDigest: p.digest, Script: a.dir.Script, LoadPlan: a.loadPlan,
 		StateDir: string(a.dir), Lib: a.dir.Path("lib"), Agent: program, Attempt: id.Attempt, Boot: a.boot,
 		Consoles: a.consoles, Processes: a.processes, ProcessArgs: a.host.Args, Cgroup: a.host.Cgroup(), Log: a.log,
+		Idle: a.forgetProgram,
 	}
 }
 

@@ -44,8 +44,8 @@ Exit status: 0, or 1 there is nothing to show, 64 wrong usage.`,
 				if *format != "text" && *format != "json" {
 					return usage("status: -o %q: use text or json", *format)
 				}
-				st, err := readStatus(c.dir())
-				if err != nil {
+				var st *localStatus
+				if err := c.onState(askWait, func() (err error) { st, err = readStatus(c.dir()); return err }); err != nil {
 					return err
 				}
 				if *format == "json" {

@@ -180,6 +180,7 @@ func (a *agent) watched() bool { return a.dir.Locked() && !a.own }
 
 // What watch has in memory the installer has not. So it grows by a tenth before it is collected, not by all of it, which costs the
 // little that a watch computes; and it goes back to the kernel when the journal was quiet for quietAfter, and then each freeEvery.
+// So do, once in each quiet time, the pages of the program that served to begin, or to deliver much.
 const (
 	watchGC    = 10
 	quietAfter = 3 * time.Second
@@ -271,6 +272,7 @@ func (a *agent) watch(ctx context.Context) error {
 	var sealed bool
 	var idle time.Time
 	quiet := time.Now().Add(quietAfter) // when memory is next given back
+	forgotten := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -285,9 +287,14 @@ func (a *agent) watch(ctx context.Context) error {
 		if last != seen {
 			idle = time.Now()
 			quiet = idle.Add(quietAfter)
+			forgotten = false
 		}
 		if time.Now().After(quiet) {
 			debug.FreeOSMemory()
+			if !forgotten {
+				forgotten = true
+				a.forgetProgram()
+			}
 			quiet = time.Now().Add(freeEvery)
 		}
 		for seen < last {
@@ -310,6 +317,13 @@ func (a *agent) watch(ctx context.Context) error {
 		if sealed && time.Since(idle) > sealLinger && report.Delivered(a.dir, a.journal, a.past, last, a.journal.Logs()) {
 			return nil
 		}
+	}
+}
+
+// forgetProgram gives back the program's own pages that served to begin.
+func (a *agent) forgetProgram() {
+	if err := host.ForgetProgram(); err != nil {
+		a.log.Warn(err.Error())
 	}
 }
 

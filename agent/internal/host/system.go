@@ -132,22 +132,22 @@ const (
 
 // PowerOff flushes the disks and switches the machine off, as Reboot restarts it.
 func PowerOff(ctx context.Context) error {
-	return power(ctx, unix.LINUX_REBOOT_CMD_POWER_OFF, sigPowerOff, "switching the machine off")
+	return power(ctx, unix.LINUX_REBOOT_CMD_POWER_OFF, sigPowerOff, systemdWait, "switching the machine off")
 }
 
 // Reboot flushes the disks and restarts the machine: by systemd, where that is process 1, so that services end and file systems
 // are unmounted; else, and when that has not come about within systemdWait, by reboot(2). It returns only if that cannot be done,
 // or when the context ends since systemd is at it.
 func Reboot(ctx context.Context) error {
-	return power(ctx, unix.LINUX_REBOOT_CMD_RESTART, sigReboot, "restarting the machine")
+	return power(ctx, unix.LINUX_REBOOT_CMD_RESTART, sigReboot, systemdWait, "restarting the machine")
 }
 
-func power(ctx context.Context, cmd int, wish syscall.Signal, what string) error {
+func power(ctx context.Context, cmd int, wish syscall.Signal, wait time.Duration, what string) error {
 	if os.Getpid() != 1 && (Host{}).text("/proc/1/comm") == "systemd" && unix.Kill(1, wish) == nil {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(systemdWait):
+		case <-time.After(wait):
 		}
 	}
 	done := make(chan struct{})

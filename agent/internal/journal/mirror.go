@@ -85,10 +85,10 @@ func (j *Journal) SetMirror(root, install string) error {
 		return fmt.Errorf("setting the mirror: root %s is the running system, whose own journal is there", root)
 	}
 	b, err := json.Marshal(t)
-	if err == nil {
-		err = writeFile(path, append(b, '\n'), 0o600)
-	}
 	if err != nil {
+		return fmt.Errorf("setting the mirror: %w", err)
+	}
+	if err := attempt(j, nil, func() error { return writeFile(path, append(b, '\n'), 0o600) }); err != nil {
 		return fmt.Errorf("setting the mirror: %w", err)
 	}
 	// The two calls below may hang with the target's disk, so they have the goroutine's bound.

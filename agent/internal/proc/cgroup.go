@@ -46,17 +46,28 @@ func newCgroup(parent string) *cgroup {
 	return c
 }
 
-// frozen reports whether a step has frozen it (cgroup.freeze, since Linux 5.2).
-func (c *cgroup) frozen() bool {
-	b, err := os.ReadFile(filepath.Join(c.dir, "cgroup.freeze"))
-	return err == nil && string(b) != "0\n"
+// state reads cgroup.events: whether no process that is alive is in it or below, and whether a step has frozen it (since Linux 5.2).
+// What cannot be read is not taken for empty.
+func (c *cgroup) state() (empty, frozen bool) {
+	var b [256]byte
+	n, err := unix.Pread(int(c.events.Fd()), b[:], 0)
+	if err != nil || n == len(b) {
+		return false, false
+	}
+	return bytes.Contains(b[:n], []byte("populated 0")), bytes.Contains(b[:n], []byte("frozen 1"))
 }
 
-// empty reports whether no process that is alive is in it. What cannot be read is not taken for empty.
 func (c *cgroup) empty() bool {
-	var b [256]byte
-	n, err := c.events.ReadAt(b[:], 0)
-	return n > 0 && (err == nil || n < len(b)) && bytes.Contains(b[:n], []byte("populated 0"))
+	empty, _ := c.state()
+	return empty
+}
+
+// clean reports whether no step has left anything in it: no process, no group below its own, and it is not frozen. A directory of
+// cgroupfs has two links, and one more for each directory in it.
+func (c *cgroup) clean() bool {
+	var st unix.Stat_t
+	empty, frozen := c.state()
+	return empty && !frozen && unix.Fstat(int(c.fd.Fd()), &st) == nil && st.Nlink == 2
 }
 
 // pids are those of all processes in it and below.

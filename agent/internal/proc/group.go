@@ -5,7 +5,6 @@ package proc
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -263,17 +262,11 @@ func (g *group) release() *cgroup {
 	switch {
 	case c == nil:
 		return nil
-	case !c.plain || c.killed || !c.empty() || c.frozen() || nested(c.dir):
+	case !c.plain || c.killed || !c.clean():
 		c.remove()
 		return nil
 	}
 	return c
-}
-
-// nested reports whether a step made groups below its own. They would be the next one's.
-func nested(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	return err != nil || slices.ContainsFunc(entries, fs.DirEntry.IsDir)
 }
 
 func (s Straggler) String() string {

@@ -4,8 +4,8 @@ package proc_test
 
 import (
 	"context"
-	"encoding/binary"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,59 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"provost/agent/internal/hungdisk"
 	"provost/agent/internal/proc"
 	"provost/proto"
 )
-
-// hang makes the kernel hold what is done to a file (fanotify(7), a permission event) until release, as a disk that does not
-// answer does. held is closed when it holds somebody.
-func hang(t *testing.T, path string, what uint64) (held <-chan struct{}, release func()) {
-	t.Helper()
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY)
-	if err == nil {
-		err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD, what, unix.AT_FDCWD, path)
-	}
-	if err != nil {
-		t.Skipf("this kernel, or this user, holds no file up: %v", err)
-	}
-	holds, quit, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(gone)
-		defer unix.Close(fd)
-		var answers [][]byte
-		for over := false; !over || len(answers) > 0; {
-			var b [4096]byte
-			n, _ := unix.Read(fd, b[:])
-			for at := 0; at+24 <= n; at += int(binary.NativeEndian.Uint32(b[at:])) { // struct fanotify_event_metadata
-				file := binary.NativeEndian.Uint32(b[at+16:])
-				answers = append(answers, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, file), unix.FAN_ALLOW))
-				if len(answers) == 1 && !over {
-					close(holds)
-				}
-			}
-			select {
-			case <-quit:
-				over = true
-				for _, a := range answers {
-					unix.Write(fd, a)
-					unix.Close(int(binary.NativeEndian.Uint32(a)))
-				}
-				answers = nil
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}()
-	released := false
-	release = func() {
-		if !released {
-			released = true
-			close(quit)
-			<-gone
-		}
-	}
-	t.Cleanup(release)
-	return holds, release
-}
 
 func held(t *testing.T, dir string) proc.Spec {
 	t.Helper()
@@ -84,7 +35,7 @@ func TestHungStart(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			dir := t.TempDir()
 			s := held(t, dir)
-			holds, release := hang(t, s.Path, unix.FAN_OPEN_EXEC_PERM)
+			holds, release := hungdisk.Hold(t, s.Path, unix.FAN_OPEN_EXEC_PERM)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			want := proto.OutcomeTimeout
@@ -113,11 +64,22 @@ func TestHungStart(t *testing.T) {
 	}
 }
 
+// TestHungStartAlone: so it is on a machine with one processor.
+func TestHungStartAlone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestHungStart$", "-test.v")
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- ") {
+		t.Errorf("TestHungStart with one processor = %v, %s", err, out)
+	}
+}
+
 // TestHungLook: it does not even answer when the script is looked at.
 func TestHungLook(t *testing.T) {
 	s := held(t, t.TempDir())
 	s.Digest = strings.Repeat("0", 64)
-	_, release := hang(t, s.Path, unix.FAN_OPEN_PERM)
+	_, release := hungdisk.Hold(t, s.Path, unix.FAN_OPEN_PERM)
 	defer proc.SetCheckWait(2 * time.Second)()
 	got := proc.Run(t.Context(), s)
 	if got.Outcome != proto.OutcomePreflight || !strings.Contains(got.Message, "does not answer") {

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// pipeSize is what an unprivileged pipe may have at most (pipe(7)): a step that prints in bursts is not held up.
+	// pipeSize is what an unprivileged pipe may have at most (pipe(7)): a step that prints in bursts is not held up. It begins with
+	// 64 KiB, and gets that when a read finds much.
 	pipeSize = 1 << 20
+	much     = 16 << 10
 	// readSize is what is read at once, and chunkSize what is written at once: they stay in the processor's cache.
 	readSize  = 256 << 10
 	chunkSize = 256 << 10
@@ -86,15 +88,24 @@ func newOutput(s Spec, bufs *buffers) (*output, error) {
 		o.w, o.from = s.OutputFile, info.Size()
 		return o, nil
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
 	}
-	o.r, o.w = r, w
-	if c, err := w.SyscallConn(); err == nil { // best effort: a larger pipe only spares wake-ups
+	if _, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETFL, unix.O_NONBLOCK); err != nil { // only this end: the step's is a plain one
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	o.r, o.w = os.NewFile(uintptr(fds[0]), "|0"), os.NewFile(uintptr(fds[1]), "|1")
+	return o, nil
+}
+
+// widen makes the pipe as large as it may be: that spares wake-ups where much is printed. Where it cannot be, it stays as it is.
+func (o *output) widen() {
+	if c, err := o.r.SyscallConn(); err == nil {
 		c.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 	}
-	return o, nil
 }
 
 // abandon closes what newOutput opened, where nothing was started.
@@ -120,8 +131,12 @@ func (o *output) drain() {
 	if o.bufs.in == nil {
 		o.bufs.in = make([]byte, readSize)
 	}
-	for {
+	for wide := false; ; {
 		n, err := o.r.Read(o.bufs.in)
+		if n >= much && !wide {
+			o.widen()
+			wide = true
+		}
 		o.take(o.hide.write(o.bufs.in[:n]))
 		if err != nil {
 			o.take(o.hide.end())

@@ -22,25 +22,49 @@ import (
 
 // Preflight says why the step cannot start, and what to do. It changes nothing.
 func Preflight(s Spec) error {
+	if _, err := look(s); err != nil {
+		return err
+	}
+	return executable(s, s.Path, 0)
+}
+
+// look is the part of Preflight that comes before each step: whether the script is the right one, and what of it is wrong. It gives
+// the interpreter, "" if it has none. The rest costs as much as a short step: it comes where an interpreter is a new one, whose disk
+// must not be met first by the kernel in the middle of a start, and where the kernel has refused to start the script.
+func look(s Spec) (string, error) {
 	if s.Timeout <= 0 {
-		return errors.New("the step has no timeout: no step may run for ever")
+		return "", errors.New("the step has no timeout: no step may run for ever")
 	}
 	if s.Root != "" {
 		if info, err := os.Stat(s.Root); err != nil || !info.IsDir() {
-			return fmt.Errorf("root %s is no directory: is the target mounted there?", s.Root)
+			return "", fmt.Errorf("root %s is no directory: is the target mounted there?", s.Root)
 		}
 	}
 	if s.Dir != "" {
 		if info, err := stat(s.Root, s.Dir); err != nil || !info.IsDir() {
-			return fmt.Errorf("working directory %s is not there%s", s.Dir, inRoot(s))
+			return "", fmt.Errorf("working directory %s is not there%s", s.Dir, inRoot(s))
 		}
 	}
+	f, head, err := open(s, s.Path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
 	if s.Digest != "" {
-		if err := checkDigest(s); err != nil {
-			return err
+		h := sha256.New()
+		h.Write(head)
+		if _, err := io.Copy(h, f); err != nil {
+			return "", fmt.Errorf("reading %s: %w", s.Path, err)
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); got != s.Digest {
+			return "", fmt.Errorf("%s is not what the plan says: its SHA-256 is %.12s…, the plan's %.12s…; order the install again", s.Path, got, s.Digest)
 		}
 	}
-	return executable(s, s.Path, 0)
+	words, err := interpreter(s.Path, head)
+	if err != nil || words == nil {
+		return "", err
+	}
+	return words[0], envFinds(s, s.Path, words)
 }
 
 func inRoot(s Spec) string {
@@ -48,26 +72,6 @@ func inRoot(s Spec) string {
 		return ""
 	}
 	return " in " + s.Root
-}
-
-func checkDigest(s Spec) error {
-	host, err := resolve(s.Root, s.Path)
-	if err != nil {
-		return missing(s, s.Path, err)
-	}
-	f, err := os.Open(host)
-	if err != nil {
-		return missing(s, s.Path, err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return fmt.Errorf("reading %s: %w", s.Path, err)
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != s.Digest {
-		return fmt.Errorf("%s is not what the plan says: its SHA-256 is %.12s…, the plan's %.12s…; order the install again", s.Path, got, s.Digest)
-	}
-	return nil
 }
 
 func missing(s Spec, name string, err error) error {
@@ -82,60 +86,21 @@ const maxInterpreters = 4
 
 // executable says why the kernel would not execute name.
 func executable(s Spec, name string, depth int) error {
-	host, err := resolve(s.Root, name)
+	f, head, err := open(s, name)
 	if err != nil {
-		return missing(s, name, err)
-	}
-	info, err := os.Stat(host)
-	if err != nil {
-		return missing(s, name, err)
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s%s is no file", name, inRoot(s))
-	}
-	if info.Mode()&0o111 == 0 {
-		return fmt.Errorf("%s%s is not executable: chmod +x it", name, inRoot(s))
-	}
-	var sf unix.Statfs_t
-	if err := unix.Statfs(host, &sf); err == nil && sf.Flags&unix.ST_NOEXEC != 0 {
-		return fmt.Errorf("%s%s is on a file system that is mounted noexec: remount it with exec", name, inRoot(s))
-	}
-	f, err := os.Open(host)
-	if err != nil {
-		return missing(s, name, err)
+		return err
 	}
 	defer f.Close()
-	head := make([]byte, 256) // what the kernel looks at (BINPRM_BUF_SIZE)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("reading %s: %w", name, err)
+	var sf unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &sf); err == nil && sf.Flags&unix.ST_NOEXEC != 0 {
+		return fmt.Errorf("%s%s is on a file system that is mounted noexec: remount it with exec", name, inRoot(s))
 	}
-	head = head[:n]
-	switch {
-	case n == 0:
-		return fmt.Errorf("%s is empty", name)
-	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf#!")):
-		return fmt.Errorf("%s begins with a byte order mark, which hides its #! line: save it as UTF-8 without BOM", name)
-	case bytes.HasPrefix(head, []byte("#!")):
-		return shebang(s, name, head, depth)
-	case bytes.HasPrefix(head, []byte("\x7fELF")):
+	words, err := interpreter(name, head)
+	if err != nil {
+		return err
+	}
+	if words == nil {
 		return loader(s, name, f)
-	}
-	return fmt.Errorf("%s has no #! line: begin it with #!/bin/sh", name)
-}
-
-// shebang checks the interpreter of a script.
-func shebang(s Spec, name string, head []byte, depth int) error {
-	line, _, ended := bytes.Cut(head[2:], []byte{'\n'})
-	if bytes.HasSuffix(line, []byte{'\r'}) {
-		return fmt.Errorf("%s has DOS line ends, so its interpreter is not found: convert it with sed -i 's/\\r$//'", name)
-	}
-	words := strings.Fields(string(line))
-	if len(words) == 0 || !strings.HasPrefix(words[0], "/") {
-		return fmt.Errorf("%s: the #! line %q names no interpreter by its absolute path: write #!/bin/sh", name, line)
-	}
-	if !ended && len(head) == 256 && len(words) == 1 {
-		return fmt.Errorf("%s: the #! line is longer than the kernel reads", name)
 	}
 	if depth >= maxInterpreters {
 		return fmt.Errorf("%s: interpreters of interpreters, more than the kernel follows", name)
@@ -143,6 +108,71 @@ func shebang(s Spec, name string, head []byte, depth int) error {
 	if err := executable(s, words[0], depth+1); err != nil {
 		return fmt.Errorf("%s needs %s: %w", name, words[0], err)
 	}
+	return envFinds(s, name, words)
+}
+
+// headSize is what the kernel looks at, to see how it is to execute a file (BINPRM_BUF_SIZE).
+const headSize = 256
+
+// open opens what is to be executed, and reads its head.
+func open(s Spec, name string) (f *os.File, head []byte, err error) {
+	host, err := resolve(s.Root, name)
+	if err != nil {
+		return nil, nil, missing(s, name, err)
+	}
+	if f, err = os.OpenFile(host, os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil { // a pipe in its place is not waited for
+		return nil, nil, missing(s, name, err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, nil, missing(s, name, err)
+	case !info.Mode().IsRegular():
+		return nil, nil, fmt.Errorf("%s%s is no file", name, inRoot(s))
+	case info.Mode()&0o111 == 0:
+		return nil, nil, fmt.Errorf("%s%s is not executable: chmod +x it", name, inRoot(s))
+	}
+	head = make([]byte, headSize)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return f, head[:n], nil
+}
+
+// interpreter gives the words of a script's #! line; none for an ELF program.
+func interpreter(name string, head []byte) ([]string, error) {
+	switch {
+	case len(head) == 0:
+		return nil, fmt.Errorf("%s is empty", name)
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf#!")):
+		return nil, fmt.Errorf("%s begins with a byte order mark, which hides its #! line: save it as UTF-8 without BOM", name)
+	case bytes.HasPrefix(head, []byte("\x7fELF")):
+		return nil, nil
+	case !bytes.HasPrefix(head, []byte("#!")):
+		return nil, fmt.Errorf("%s has no #! line: begin it with #!/bin/sh", name)
+	}
+	line, _, ended := bytes.Cut(head[2:], []byte{'\n'})
+	if bytes.HasSuffix(line, []byte{'\r'}) {
+		return nil, fmt.Errorf("%s has DOS line ends, so its interpreter is not found: convert it with sed -i 's/\\r$//'", name)
+	}
+	words := strings.Fields(string(line))
+	if len(words) == 0 || !strings.HasPrefix(words[0], "/") {
+		return nil, fmt.Errorf("%s: the #! line %q names no interpreter by its absolute path: write #!/bin/sh", name, line)
+	}
+	if !ended && len(head) == headSize && len(words) == 1 {
+		return nil, fmt.Errorf("%s: the #! line is longer than the kernel reads", name)
+	}
+	return words, nil
+}
+
+// envFinds says whether the command is missing that the #! line of a script has env(1) look for: the kernel finds env.
+func envFinds(s Spec, name string, words []string) error {
 	if path.Base(words[0]) != "env" || len(words) < 2 {
 		return nil
 	}

@@ -191,10 +191,10 @@ func verdict(s Spec, e exit) Result {
 	if e.err != nil {
 		return Result{Outcome: proto.OutcomeFailed, Exit: -1, Message: "waiting for it: " + e.err.Error()}
 	}
-	if ws, ok := e.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return Result{Outcome: proto.OutcomeSignal, Signal: unix.SignalName(ws.Signal())}
+	if e.status.Signaled() {
+		return Result{Outcome: proto.OutcomeSignal, Signal: unix.SignalName(e.status.Signal())}
 	}
-	code := e.state.ExitCode()
+	code := e.status.ExitStatus()
 	good := s.SuccessCodes
 	if len(good) == 0 {
 		good = []int{0}

@@ -28,7 +28,11 @@ type Runner struct {
 	bufs    *buffers
 	cgroup  *cgroup
 	null    *os.File
+	seen    map[inside]bool // interpreters that were looked at
 }
+
+// inside is a path as it is seen in a root.
+type inside struct{ root, path string }
 
 // NewRunner makes a Runner. It is to be closed.
 func NewRunner() *Runner { return &Runner{} }
@@ -57,15 +61,11 @@ func Run(ctx context.Context, s Spec) Result {
 	return r.Run(ctx, s)
 }
 
-// Run runs the step to its end, and returns within checkWait, Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
+// Run runs the step to its end, and returns within three times checkWait, Timeout, Grace, and some ten seconds (settleTime, straggleGrace,
 // killWait, drainWait). A context that ends, ends the step as the deadline does: TERM to all its processes, grace, KILL.
 func (r *Runner) Run(ctx context.Context, s Spec) Result {
-	var flaw error
-	if !Within(checkWait, func() { flaw = Preflight(s) }) {
-		return Result{Outcome: proto.OutcomePreflight, Message: noAnswer}
-	}
-	if err := flaw; err != nil {
-		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(err.Error(), proto.MaxMessage)}
+	if why := r.check(s); why != "" {
+		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(why, proto.MaxMessage)}
 	}
 	if r.bufs == nil {
 		r.bufs = &buffers{}
@@ -90,7 +90,7 @@ func (r *Runner) Run(ctx context.Context, s Spec) Result {
 	if err != nil {
 		out.abandon()
 		r.cgroup = g.release()
-		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip("starting "+s.Path+": "+explainStart(err), proto.MaxMessage)}
+		return Result{Outcome: proto.OutcomePreflight, Message: proto.Clip(refused(s, err), proto.MaxMessage)}
 	}
 	g.leader(pid)
 	out.begin()
@@ -112,10 +112,46 @@ func (r *Runner) Run(ctx context.Context, s Spec) Result {
 	return res
 }
 
+// check says why the step cannot start. It waits at most twice checkWait.
+func (r *Runner) check(s Spec) string {
+	var by string
+	var flaw error
+	if !Within(checkWait, func() { by, flaw = look(s) }) {
+		return noAnswer
+	}
+	if flaw != nil {
+		return flaw.Error()
+	}
+	seen := inside{s.Root, by}
+	if by == "" || r.seen[seen] {
+		return ""
+	}
+	if !Within(checkWait, func() { flaw = Preflight(s) }) {
+		return noAnswer
+	}
+	if flaw != nil {
+		return flaw.Error()
+	}
+	if r.seen == nil {
+		r.seen = map[inside]bool{}
+	}
+	r.seen[seen] = true
+	return ""
+}
+
+// refused says why the kernel did not execute the script, which was good at the first look.
+func refused(s Spec, err error) string {
+	var flaw error
+	if Within(checkWait, func() { flaw = Preflight(s) }) && flaw != nil {
+		return flaw.Error()
+	}
+	return "starting " + s.Path + ": " + explainStart(err)
+}
+
 // exit is how the script's own process ended.
 type exit struct {
-	state *os.ProcessState
-	err   error // of waiting for it
+	status syscall.WaitStatus
+	err    error // of waiting for it
 }
 
 // job is one script to be started, with where to say that it is.
@@ -142,20 +178,23 @@ type spawner struct {
 }
 
 func newSpawner() *spawner {
+	if runtime.GOMAXPROCS(0) < 2 { // Go gives a start no thread of its own: one that hangs would hold up all of a machine with one processor
+		runtime.GOMAXPROCS(2)
+	}
 	p := &spawner{jobs: make(chan job, 1), idle: make(chan struct{}, 1)}
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 		for j := range p.jobs {
-			process, err := start(j)
+			pid, err := start(j)
 			if err != nil {
 				p.idle <- struct{}{}
 				j.up <- started{err: err}
 				continue
 			}
-			j.up <- started{pid: process.Pid}
-			state, err := process.Wait()
+			j.up <- started{pid: pid}
+			e := await(pid)
 			p.idle <- struct{}{}
-			j.end <- exit{state, err}
+			j.end <- e
 		}
 	}()
 	return p
@@ -208,31 +247,38 @@ func (r *Runner) launch(ctx context.Context, deadline <-chan time.Time, s Spec, 
 }
 
 // start starts the script. A cgroup that the kernel does not take is given up.
-func start(j job) (*os.Process, error) {
+func start(j job) (pid int, err error) {
 	s, g := j.spec, j.group
-	attr := &os.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []*os.File{j.null, j.out.w, j.out.w}}
+	attr := &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{j.null.Fd(), j.out.w.Fd(), j.out.w.Fd()}}
 	if attr.Dir == "" {
 		attr.Dir = "/"
 	}
-	var err error
 	for range busyTries {
 		attr.Sys = &syscall.SysProcAttr{Setsid: true, Chroot: s.Root, Pdeathsig: syscall.SIGKILL}
 		if g.cgroup != nil {
 			attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(g.cgroup.fd.Fd())
 		}
-		var process *os.Process
-		process, err = os.StartProcess(s.Path, append([]string{s.Path}, s.Args...), attr)
+		pid, err = syscall.ForkExec(s.Path, append([]string{s.Path}, s.Args...), attr)
 		switch {
 		case err == nil:
-			return process, nil
+			return pid, nil
 		case errors.Is(err, syscall.ETXTBSY):
 			time.Sleep(busyWait)
 		case g.cgroup != nil:
 			g.release().remove()
 			g.remember()
 		default:
-			return nil, err
+			return 0, err
 		}
 	}
-	return nil, err
+	return 0, err
+}
+
+// await waits for the end of a child, and for its exit status.
+func await(pid int) (e exit) {
+	for {
+		if _, e.err = syscall.Wait4(pid, &e.status, 0, nil); !errors.Is(e.err, syscall.EINTR) {
+			return e
+		}
+	}
 }

@@ -122,3 +122,16 @@ func (p *Pin) tls() *tls.Config {
 		},
 	}
 }
+
+// pin is the pin that the settings name, or else the CA that an earlier process met under its pin: the file named by the
+// settings may have been in the initrd and be gone.
+func (d Dir) pin(ca string) (*Pin, error) {
+	if _, err := os.Stat(d.CAFile()); ca == "" && err == nil {
+		ca = d.CAFile()
+	}
+	p, err := ParsePin(ca)
+	if err == nil {
+		p.Learn(d.CAFile())
+	}
+	return p, err
+}

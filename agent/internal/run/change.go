@@ -31,10 +31,7 @@ type success struct {
 }
 
 // stateRoot is the directory that lasts as long as what the step does: the target's, or this machine's.
-func (r *runner) stateRoot() (*os.Root, error) {
-	dir, _, err := openDir(r.o.Root, r.d.StateDir)
-	return dir, err
-}
+func (r *runner) stateRoot() (*ground, error) { return openGround(r.o.Root, r.d.StateDir) }
 
 // successes reads changesFile. One that is not there, or cannot be read, lets every step run.
 func (r *runner) successes() map[string]success {

@@ -179,6 +179,9 @@ func (r *runner) standBy(ctx context.Context, e proto.Event, over func() bool, g
 	// A hold lasts for days, and the installer's memory is small.
 	r.d.rest()
 	debug.FreeOSMemory()
+	if r.d.Idle != nil {
+		r.d.Idle()
+	}
 	for !over() {
 		select {
 		case <-tick.C:

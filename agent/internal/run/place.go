@@ -57,9 +57,11 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	}
 	script := "bin/steps/" + s.Script // bin is never noexec
 	status := "run/.status-" + s.Name
-	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, lookForProc: chroot && !r.toldProc, compare: !r.copied}
+	l := layer{d: r.d, o: r.o, install: r.plan.Install, chroot: chroot, lookForProc: chroot && !r.toldProc, compare: !r.copied, first: !r.laid}
 	var got, none laid
+	state := r.state
 	if err := onDisk(r, r.d.diskWait, func() (err error) {
+		state.flush() // before the step starts: it may be the agent's end
 		if got, err = l.lay(from, script, status); err == nil {
 			err = l.open(&got, s, try, log)
 		}
@@ -70,7 +72,7 @@ func (r *runner) prepare(s proto.Step, try int, log string) (place, laid, error)
 	for _, n := range got.notes {
 		r.note("", n, true)
 	}
-	r.toldProc, r.copied = r.toldProc || chroot, r.copied || chroot
+	r.toldProc, r.copied, r.laid = r.toldProc || chroot, r.copied || chroot, true
 	// inside is the agent's directory as the step sees it, seen the target.
 	inside, seen, root := got.where, r.o.Root, ""
 	if chroot {
@@ -96,6 +98,7 @@ type layer struct {
 	chroot      bool
 	lookForProc bool
 	compare     bool // whether the target's program is this one is not known
+	first       bool // whose the private directory is, is not known
 	notes       []string
 }
 
@@ -107,12 +110,12 @@ func (l *layer) note(format string, args ...any) {
 func (l *layer) lay(from, script, status string) (got laid, err error) {
 	defer func() { got.notes = l.notes }()
 	got.lib, got.agent = l.d.Lib, l.d.Agent
-	dir, where, err := openDir(l.o.Root, l.d.StateDir)
+	dir, err := openGround(l.o.Root, l.d.StateDir)
 	if err != nil {
 		return got, fmt.Errorf("making the agent's directory: %w", err)
 	}
 	defer dir.Close()
-	got.where = where
+	got.where = dir.path
 	err = copyIn(dir, from, script, 0o755)
 	if errors.Is(err, unix.ENOSPC) { // the copies of steps that are over make room
 		err = errors.Join(dir.RemoveAll("bin/steps"), copyIn(dir, from, script, 0o755))
@@ -128,10 +131,33 @@ func (l *layer) lay(from, script, status string) (got laid, err error) {
 	if l.lookForProc {
 		l.look()
 	}
-	if err := l.private(dir); err != nil {
-		return got, err
+	if l.first {
+		if err := l.private(dir); err != nil {
+			return got, err
+		}
 	}
-	return got, errors.Join(dir.RemoveAll(status), dir.WriteFile(status, nil, 0o600))
+	return got, l.makeStatus(dir, status)
+}
+
+// makeStatus makes the status file, which is empty and nothing that an earlier step put there.
+func (l *layer) makeStatus(dir *ground, name string) (err error) {
+	for range 3 { // the directory may be gone, and then what is in the place of the file
+		var f *os.File
+		if f, err = dir.create(name, 0o600); err == nil {
+			return f.Close()
+		}
+		var mend error
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			mend = dir.RemoveAll(name)
+		case errors.Is(err, fs.ErrNotExist):
+			mend = l.private(dir)
+		}
+		if mend != nil {
+			return mend
+		}
+	}
+	return err
 }
 
 // open opens the step's log and begins it.
@@ -173,58 +199,8 @@ func (l *laid) close() {
 	})
 }
 
-// openDir makes and opens the agent's directory: state, or with a root the one in the target, of which a link means what it will
-// mean there. It gives its path, in which no link is left then.
-func openDir(root, state string) (dir *os.Root, path string, err error) {
-	if root == "" {
-		if err := os.MkdirAll(state, 0o700); err != nil {
-			return nil, "", err
-		}
-		dir, err = os.OpenRoot(state)
-		return dir, state, err
-	}
-	in, err := journal.OpenBelow(root, strings.TrimPrefix(targetDir, "/"), true)
-	if err != nil {
-		return nil, "", err
-	}
-	defer in.Close()
-	if path, err = os.Readlink(journal.Through(in)); err != nil {
-		return nil, "", err
-	}
-	dir, err = os.OpenRoot(journal.Through(in))
-	return dir, path, err
-}
-
-// copyIn writes a fresh copy of the file from into dir. The old one goes away first: a step may have linked it elsewhere.
-func copyIn(dir *os.Root, from, name string, mode fs.FileMode) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	defer in.Close()
-	if err := dir.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	if err := dir.RemoveAll(name); err != nil {
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	out, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	if err := out.Chmod(mode); err != nil {
-		out.Close()
-		return fmt.Errorf("copying %s: %w", name, err)
-	}
-	return out.Close()
-}
-
 // copyTools brings the shell library and the agent into the target, and gives their paths there.
-func (l *layer) copyTools(dir *os.Root) (lib, agent string, err error) {
+func (l *layer) copyTools(dir *ground) (lib, agent string, err error) {
 	if l.d.Lib != "" {
 		entries, err := os.ReadDir(l.d.Lib)
 		if err != nil {
@@ -255,7 +231,7 @@ func (l *layer) copyTools(dir *os.Root) (lib, agent string, err error) {
 
 // sameAgent reports whether the target has this agent's program: by its size, and at a run's first look by its bytes, since an
 // earlier install may have left one of the same size.
-func (l *layer) sameAgent(dir *os.Root) (bool, error) {
+func (l *layer) sameAgent(dir *ground) (bool, error) {
 	now, err := os.Stat(l.d.Agent)
 	if err != nil {
 		return false, err
@@ -292,7 +268,7 @@ const privateOf = "run.install"
 
 // private makes the directory that lasts the install. In the target it begins with what the phases before left in /run. One of
 // another install is put aside; one that does not say is, in a target, another's.
-func (l *layer) private(dir *os.Root) error {
+func (l *layer) private(dir *ground) error {
 	if _, err := dir.Stat("run"); err == nil {
 		of, err := dir.ReadFile(privateOf)
 		if string(of) == l.install || errors.Is(err, fs.ErrNotExist) && l.o.Root == "" {

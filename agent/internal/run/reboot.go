@@ -210,7 +210,7 @@ func (r *runner) packPrivate() error {
 }
 
 // unpackPrivate fills the fresh PROVOST_RUN in dir with what an earlier boot kept.
-func (l *layer) unpackPrivate(dir *os.Root) error {
+func (l *layer) unpackPrivate(dir *ground) error {
 	f, err := os.Open(filepath.Join(l.d.StateDir, PrivateArchive))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

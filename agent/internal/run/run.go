@@ -17,8 +17,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"provost/agent/internal/journal"
 	"provost/agent/internal/proc"
 	"provost/proto"
@@ -69,10 +67,12 @@ type Deps struct {
 	ProcessArgs func(pid int) string
 	Cgroup      string
 	Log         *slog.Logger
-	Exec        func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
-	diskWait    time.Duration                                // of the files of steps; the constant if 0
-	rest        func()                                       // no step is run for a long time
-	Crash       func(point string)                           // called where a crash would hurt the most; nil outside of tests
+	// Idle is called when a hold begins, which may last for days: memory can be given back. May be nil.
+	Idle     func()
+	Exec     func(context.Context, proc.Spec) proc.Result // a proc.Runner's if nil
+	diskWait time.Duration                                // of the files of steps; the constant if 0
+	rest     func()                                       // no step is run for a long time
+	Crash    func(point string)                           // called where a crash would hurt the most; nil outside of tests
 }
 
 // Options say which steps to run, and what to do when one fails.
@@ -110,6 +110,7 @@ type runner struct {
 	ignored  bool          // the wait file was overruled
 	toldProc bool          // that the target has no /proc
 	copied   bool          // the target has this agent's program
+	laid     bool          // the private directory is this install's
 	disk     chan struct{} // has a token while onDisk's function is at it
 }
 
@@ -142,18 +143,13 @@ func Run(ctx context.Context, d Deps, o Options) (Result, error) {
 	if err := Check(d.Plan, d.StateDir, o); err != nil {
 		return Result{}, err
 	}
-	unlock, err := lockRun(d.StateDir)
+	at, err := begin(d)
 	if err != nil {
 		return Result{}, err
 	}
-	defer unlock()
-	if r.history, err = readHistory(d.Journal, d.Plan.Install, d.Boot, d.Progress); err != nil {
-		return Result{}, fmt.Errorf("reading what ran before: %w", err)
-	}
-	r.endLeftover()
-	if orders := filepath.Join(d.StateDir, "orders"); os.MkdirAll(orders, 0o700) == nil {
-		keepSlot(orders)
-	}
+	defer at.unlock()
+	r.history = at.history
+	r.endLeftover(at.was)
 	r.state = newStateFile(d.StateDir, o.Phase, d.Boot)
 	defer r.state.done()
 	if o.Root != "" {
@@ -222,31 +218,6 @@ func CheckRoot(root string) error {
 	return nil
 }
 
-// lockTries and lockPause: ReadState holds the lock for an instant, so it is asked for again for half a second.
-const (
-	lockTries = 50
-	lockPause = 10 * time.Millisecond
-)
-
-// lockRun takes the lock of the one run that may go on. It ends with the process.
-func lockRun(stateDir string) (func(), error) {
-	f, err := os.OpenFile(filepath.Join(stateDir, "run.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the run: %w", err)
-	}
-	for range lockTries {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return func() { f.Close() }, nil
-		}
-		time.Sleep(lockPause)
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, ErrBusy
-	}
-	return nil, fmt.Errorf("locking the run: %w", err)
-}
-
 // setPlan takes a plan. The secrets of an earlier one stay secret: a step of it may still have one.
 func (r *runner) setPlan(p *proto.Plan) {
 	r.plan = p
@@ -258,17 +229,6 @@ func (r *runner) setPlan(p *proto.Plan) {
 		}
 	}
 	r.hide = proc.NewRedactor(r.secrets)
-}
-
-// endLeftover ends what a run that died left running: a step may not run twice at once.
-func (r *runner) endLeftover() {
-	was, err := ReadState(r.d.StateDir)
-	if err != nil || was.Done || was.StepPID == 0 || was.Boot != r.d.Boot {
-		return
-	}
-	if left := proc.EndLeftover(was.StepCgroup, was.StepPID, was.StepStart, r.d.Processes, r.d.ProcessArgs, r.secrets); len(left) > 0 {
-		r.note(was.Step, fmt.Sprintf("step %s still ran though its agent had died; it was ended: %v", was.Step, left), true)
-	}
 }
 
 // steps are the phase's, in the plan's order.

@@ -65,6 +65,9 @@ func (f *statusFile) leave() {
 }
 
 func (f *statusFile) take() {
+	if info, err := os.Lstat(f.path); err != nil || !info.Mode().IsRegular() || info.Size() == f.off {
+		return // mostly a step says nothing
+	}
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return

@@ -142,11 +142,12 @@ func (r *runner) try(ctx context.Context, s proto.Step) proto.Event {
 	start := r.append(proto.Event{Kind: proto.KindStepStart, Phase: r.o.Phase, Step: s.Name, Try: n, Log: e.Log})
 	r.history.apply(start)
 	r.point("step-started")
-	r.state.set(func(st *State) { st.Step, st.Try, st.Message, st.Progress = s.Name, n, "", 0 })
+	r.state.later(func(st *State) { st.Step, st.Try, st.Message, st.Progress = s.Name, n, "", 0 }) // prepare writes it
 
 	digest := ""
 	var err error
 	if s.Run == proto.RunOnChange {
+		r.state.set(func(*State) {}) // that takes a while
 		if digest, err = r.changeDigest(s); err == nil {
 			err = r.succeeded(s, "")
 		}
