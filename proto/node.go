@@ -237,6 +237,7 @@ type LogInfo struct {
 type NodeList struct {
 	Schema   int      `json:"schema"`
 	Revision uint64   `json:"revision"`
+	Cursor   string   `json:"cursor"`             // where the feed goes on from here: see Cursor
 	Warnings []string `json:"warnings,omitempty"` // of the frontend itself
 	Blind    []string `json:"blind,omitempty"`    // logs of the frontend that cannot be read now: what they would say is missing
 	// PlanChanges, of the answer to a retry, is what is new in the plans that it brought; none without a new plan.

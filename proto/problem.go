@@ -26,7 +26,7 @@ const (
 	CodeContested      = "contested"       // 409: this claim belongs to another boot, or its node is elsewhere
 	CodeLogOffset      = "log-offset"      // 409: the chunk does not start at Offset
 	CodeJournals       = "journals"        // 409: the install has as many journals as are taken
-	CodeGone           = "gone"            // 410: the feed no longer has what follows this revision
+	CodeGone           = "gone"            // 410: the feed does not have what follows this cursor
 	CodeTooLarge       = "too-large"       // 413
 	CodeLogQuota       = "log-quota"       // 413: no room for logs now; events are still taken
 	CodeBadProfile     = "bad-profile"     // 422: a profile, plan or sequence that makes no sense

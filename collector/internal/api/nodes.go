@@ -33,7 +33,8 @@ func (a *API) selected(c *call, body string, discovered bool) ([]string, error) 
 
 // listHead is the begin of a list of nodes.
 func (a *API) listHead(changes ...proto.PlanChange) ([]byte, error) {
-	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), PlanChanges: changes, Nodes: []proto.Node{}}
+	at := a.cfg.Registry.Cursor() // before the nodes are looked at: what comes in between is in the feed as well
+	l := proto.NodeList{Schema: proto.Schema, Revision: at.Revision, Cursor: at.String(), PlanChanges: changes, Nodes: []proto.Node{}}
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
 	}
