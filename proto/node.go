@@ -181,6 +181,14 @@ type NodeOrder struct {
 	Nodes    string     `json:"nodes,omitempty"`     // see SetInBody
 }
 
+// KeyHeader is the header of an order with the key that its client made for it
+// (https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header-07): under one key it is given once, however
+// often it comes.
+const KeyHeader = "Idempotency-Key"
+
+// MaxKey is the length of such a key, in bytes.
+const MaxKey = 128
+
 // Removal is the body of DELETE /v1/nodes/{nodes}.
 type Removal struct {
 	Reason string `json:"reason,omitempty"`
@@ -237,6 +245,7 @@ type LogInfo struct {
 type NodeList struct {
 	Schema   int      `json:"schema"`
 	Revision uint64   `json:"revision"`
+	Cursor   string   `json:"cursor"`             // where the feed goes on from here: see Cursor
 	Warnings []string `json:"warnings,omitempty"` // of the frontend itself
 	Blind    []string `json:"blind,omitempty"`    // logs of the frontend that cannot be read now: what they would say is missing
 	// PlanChanges, of the answer to a retry, is what is new in the plans that it brought; none without a new plan.

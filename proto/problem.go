@@ -26,10 +26,11 @@ const (
 	CodeContested      = "contested"       // 409: this claim belongs to another boot, or its node is elsewhere
 	CodeLogOffset      = "log-offset"      // 409: the chunk does not start at Offset
 	CodeJournals       = "journals"        // 409: the install has as many journals as are taken
-	CodeGone           = "gone"            // 410: the feed no longer has what follows this revision
+	CodeGone           = "gone"            // 410: the feed does not have what follows this cursor
 	CodeTooLarge       = "too-large"       // 413
 	CodeLogQuota       = "log-quota"       // 413: no room for logs now; events are still taken
 	CodeBadProfile     = "bad-profile"     // 422: a profile, plan or sequence that makes no sense
+	CodeKeyReused      = "key-reused"      // 422: the order's key stands for another order
 	CodeTooMany        = "too-many"        // 429: more requests than an agent makes; come again after Retry-After
 	CodeBusy           = "busy"            // 503: come again after Retry-After
 	CodeStorage        = "storage"         // 503: not written; nothing of the request was taken
@@ -37,7 +38,7 @@ const (
 )
 
 var codes = []string{CodeBadRequest, CodeNoCredentials, CodeBadCredentials, CodeForbidden, CodeNotFound, CodeUnknownNode, CodeUnknownProfile, CodeBadMethod,
-	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeJournals, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeTooMany, CodeBusy, CodeStorage, CodeInternal}
+	CodeExists, CodeConflict, CodeNotOrdered, CodeContested, CodeLogOffset, CodeJournals, CodeGone, CodeTooLarge, CodeLogQuota, CodeBadProfile, CodeKeyReused, CodeTooMany, CodeBusy, CodeStorage, CodeInternal}
 
 // KnownCode reports whether a code is one of this protocol's.
 func KnownCode(code string) bool { return slices.Contains(codes, code) }

@@ -135,7 +135,7 @@ func feed(ctx context.Context, client *http.Client, after uint64, take func(revi
 			if err := json.Unmarshal([]byte(v), &e); err != nil {
 				return fmt.Errorf("the feed's event %s: %w", id, err)
 			}
-			if id != strconv.FormatUint(e.Revision, 10) {
+			if at, err := proto.ParseCursor(id); err != nil || at.Revision != e.Revision {
 				return fmt.Errorf("the feed calls revision %d %s", e.Revision, id)
 			}
 			if more, err := take(e.Revision, fmt.Sprintf("%s %s %s/%s/%d %s", e.Node, e.Kind, e.Install, e.Journal, e.Seq, e.At)); err != nil || !more {

@@ -234,7 +234,7 @@ func (d *daemon) feed(t *testing.T) []byte {
 	}
 	defer resp.Body.Close()
 	var all []byte
-	last := fmt.Sprintf("id: %d\n", list.Revision)
+	last := fmt.Sprintf("id: %s\n", list.Cursor)
 	for r := bufio.NewReader(resp.Body); ; {
 		line, err := r.ReadBytes('\n')
 		if err != nil {

@@ -57,6 +57,7 @@ type checklist struct {
 
 // checklistPosition is up to where the log is final.
 type checklistPosition struct {
+	Database string `json:"database,omitempty"` // of whose revisions this is one; older files do not have it
 	Revision uint64 `json:"revision"`
 	Size     int64  `json:"size"`
 }
@@ -112,21 +113,28 @@ func runChecklist(ctx context.Context, path string, reg *registry.Registry, log 
 	}
 }
 
-// open goes to the last final line. The first time there is no line for what was before.
+// open goes to the last final line. The first time there is no line for what was before; nor is there after a backup was
+// restored, whose revisions are those of other events.
 func (c *checklist) open() error {
+	end := c.reg.Cursor()
 	b, err := os.ReadFile(c.path + ".position")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		c.at = checklistPosition{Revision: c.reg.Revision()}
+		c.at.Revision = end.Revision
 	case err != nil:
 		return fmt.Errorf("reading how far the checklist is: %w", err)
 	default:
 		if err := json.Unmarshal(b, &c.at); err != nil {
-			c.at = checklistPosition{Revision: c.reg.Revision()}
-		} else {
-			c.saved = &checklistPosition{c.at.Revision, c.at.Size}
+			c.at = checklistPosition{Revision: end.Revision}
+			break
+		}
+		saved := c.at
+		c.saved = &saved
+		if c.at.Database != "" && c.at.Database != end.Database {
+			c.at.Revision = end.Revision
 		}
 	}
+	c.at.Database = end.Database
 	return c.reopen()
 }
 
@@ -182,7 +190,7 @@ func (c *checklist) take(entries []store.Entry) error {
 		c.file = nil // and what came of it is cut off when it is opened again
 		return err
 	}
-	c.at = checklistPosition{last, c.at.Size + int64(c.buf.Len())}
+	c.at.Revision, c.at.Size = last, c.at.Size+int64(c.buf.Len())
 	if c.at.Size >= checklistSize {
 		if err := c.rotate(); err != nil {
 			return err
@@ -207,7 +215,8 @@ func (c *checklist) save() error {
 	if err := os.Rename(tmp, c.path+".position"); err != nil {
 		return err
 	}
-	c.saved = &checklistPosition{c.at.Revision, c.at.Size}
+	saved := c.at
+	c.saved = &saved
 	return nil
 }
 

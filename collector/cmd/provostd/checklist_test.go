@@ -96,3 +96,30 @@ func TestChecklistPosition(t *testing.T) {
 	}
 	c.file.Close()
 }
+
+// TestChecklistOfAnotherDatabase: where a backup was restored, what follows the position are other events: none of them has a
+// line, and what comes next has.
+func TestChecklistOfAnotherDatabase(t *testing.T) {
+	s := registrytest.New(t)
+	s.Add("n1", 1)
+	s.Ordered("n1")
+	s.Ordered("n1")
+	path := filepath.Join(t.TempDir(), "checklist.log")
+	for database, want := range map[string]uint64{s.Store.ID(): 1, "": 1, "OTHER": s.Revision()} {
+		b, err := json.Marshal(checklistPosition{Database: database, Revision: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+".position", b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := &checklist{path: path, reg: s.Registry, log: slog.New(slog.DiscardHandler)}
+		if err := c.open(); err != nil {
+			t.Fatal(err)
+		}
+		c.file.Close()
+		if c.at.Revision != want || c.at.Database != s.Store.ID() {
+			t.Errorf("of database %q the checklist goes on at %+v, want revision %d", database, c.at, want)
+		}
+	}
+}

@@ -177,7 +177,9 @@ func roomForBackup(socket, db, dir string) error {
 func dbRestoreCommand() *cobra.Command {
 	return dbSubcommand("restore BACKUP", "make the database from a backup, where there is none",
 		`Restore checks a backup and copies it to DATA/provost.db. A database that is there
-is never overwritten: stop the collector and move it away first.`,
+is never overwritten: stop the collector and move it away first. The restored one
+has an ID of its own: who watched the one before is told to begin anew. A file that
+was copied into its place by hand has not, and nobody notices.`,
 		`  systemctl stop provostd
   mv /var/lib/provostd/provost.db /var/lib/provostd/provost.db.before
   provostd db restore /var/backups/provost-2026-11-20.db

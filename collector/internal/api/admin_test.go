@@ -84,7 +84,8 @@ func TestLogQuota(t *testing.T) {
 	}
 }
 
-// TestFeedGone: who resumes from before the feed's window is told so, by its code, before the stream begins.
+// TestFeedGone: who resumes from before the feed's window, from after its end, or with the cursor of another database, is told
+// so, by its code, before the stream begins. A revision alone is this database's.
 func TestFeedGone(t *testing.T) {
 	site, _, srv := newSite(t)
 	site.Add("n1", 1)
@@ -98,7 +99,8 @@ func TestFeedGone(t *testing.T) {
 	if n, err := site.Store.Trim(context.Background(), 3, 100); n != 3 || err != nil {
 		t.Fatalf("Trim = %d, %v", n, err)
 	}
-	for from, want := range map[string]string{"0": "gone", "2": "gone", "3": "", "99": "gone"} {
+	for from, want := range map[string]string{"0": "gone", "2": "gone", "3": "", "99": "gone", site.Store.ID() + ":2": "gone", site.Store.ID() + ":3": "",
+		site.Store.ID() + ":4": "", site.Store.ID() + ":99": "gone", "OTHER:3": "gone", "OTHER:4": "gone"} {
 		ctx, cancel := context.WithCancel(context.Background())
 		req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+"/v1/events?from="+from, nil)
 		if err != nil {

@@ -39,7 +39,7 @@ func asProblem(err error) *proto.Problem {
 	case errors.Is(err, store.ErrLogsFull):
 		return problem(413, proto.CodeLogQuota, "free room on the frontend, or raise retention.log-quota; events are still taken", "%v", err)
 	case errors.Is(err, store.ErrGone):
-		return problem(410, proto.CodeGone, "begin anew with GET /v1/status and its revision", "%v", err)
+		return problem(410, proto.CodeGone, "begin anew with GET /v1/status and its cursor", "%v", err)
 	case errors.Is(err, store.ErrBusy):
 		return problem(503, proto.CodeBusy, "come again after Retry-After", "%v", err)
 	case errors.Is(err, store.ErrClosed):

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,24 +20,38 @@ const (
 	feedWrite   = 30 * time.Second
 )
 
-// feed sends every event after a revision as Server-Sent Events, id = revision, until the reader goes. The revision comes
-// from Last-Event-ID, else from ?from=; without either it begins with what comes next.
-func (a *API) feed(c *call) error {
-	after := a.cfg.Registry.Revision()
-	for _, s := range []string{c.r.URL.Query().Get("from"), c.r.Header.Get("Last-Event-ID")} {
-		if s != "" {
-			v, err := strconv.ParseUint(s, 10, 64)
-			if err != nil {
-				return problem(400, proto.CodeBadRequest, "", "from and Last-Event-ID are revisions: numbers")
-			}
-			after = v
+// feedFrom gives the place from which a feed is asked for: Last-Event-ID, else ?from=, else the end. That of another database
+// is refused: its revisions are other events here. A revision alone cannot be compared, and is refused if there is no such.
+func (a *API) feedFrom(r *http.Request) (proto.Cursor, error) {
+	end := a.cfg.Registry.Cursor()
+	at := end
+	for _, s := range []string{r.URL.Query().Get("from"), r.Header.Get("Last-Event-ID")} {
+		if s == "" {
+			continue
+		}
+		var err error
+		if at, err = proto.ParseCursor(s); err != nil {
+			return at, problem(400, proto.CodeBadRequest, "", "from or Last-Event-ID: %v", err)
 		}
 	}
-	if after > a.cfg.Registry.Revision() {
-		return fmt.Errorf("%w: %d", store.ErrGone, after)
+	if at.Database != "" && at.Database != end.Database {
+		return at, fmt.Errorf("%w: %d is of another database, as before a backup was restored", store.ErrGone, at.Revision)
 	}
-	if first := a.cfg.Registry.FirstRevision(); after+1 < first {
-		return fmt.Errorf("%w: %d is before the oldest that is kept, %d", store.ErrGone, after, first)
+	if at.Revision > end.Revision {
+		return at, fmt.Errorf("%w: %d, the newest is %d", store.ErrGone, at.Revision, end.Revision)
+	}
+	if first := a.cfg.Registry.FirstRevision(); at.Revision+1 < first {
+		return at, fmt.Errorf("%w: %d is before the oldest that is kept, %d", store.ErrGone, at.Revision, first)
+	}
+	at.Database = end.Database
+	return at, nil
+}
+
+// feed sends every event after a cursor as Server-Sent Events, id = the cursor behind it, until the reader goes.
+func (a *API) feed(c *call) error {
+	at, err := a.feedFrom(c.r)
+	if err != nil {
+		return err
 	}
 	a.counters.watchers.Add(1)
 	defer a.counters.watchers.Add(-1)
@@ -48,8 +61,8 @@ func (a *API) feed(c *call) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	c.w.WriteHeader(http.StatusOK)
-	// An id without data is no event: it tells a reader without a revision where it is, so that it can come back there.
-	if err := a.send(c, fmt.Appendf(nil, ": provost\nid: %d\n\n", after)); err != nil {
+	// An id without data is no event: it tells a reader without a cursor where it is, so that it can come back there.
+	if err := a.send(c, fmt.Appendf(nil, ": provost\nid: %s\n\n", at)); err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(c.ctx())
@@ -61,7 +74,7 @@ func (a *API) feed(c *call) error {
 		case <-ctx.Done():
 		}
 	}()
-	w := a.cfg.Registry.Watch(after)
+	w := a.cfg.Registry.Watch(at.Revision)
 	for {
 		next, done := context.WithTimeout(ctx, feedComment)
 		entries, err := w.Next(next)
@@ -82,7 +95,8 @@ func (a *API) feed(c *call) error {
 		default:
 			var b []byte
 			for _, e := range entries {
-				b = fmt.Appendf(b, "id: %d\ndata: %s\n\n", e.Revision, e.Value)
+				at.Revision = e.Revision
+				b = fmt.Appendf(b, "id: %s\ndata: %s\n\n", at, e.Value)
 			}
 			err = a.send(c, b)
 		}

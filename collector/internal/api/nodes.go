@@ -4,6 +4,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -33,7 +34,8 @@ func (a *API) selected(c *call, body string, discovered bool) ([]string, error) 
 
 // listHead is the begin of a list of nodes.
 func (a *API) listHead(changes ...proto.PlanChange) ([]byte, error) {
-	l := proto.NodeList{Schema: proto.Schema, Revision: a.cfg.Registry.Revision(), PlanChanges: changes, Nodes: []proto.Node{}}
+	at := a.cfg.Registry.Cursor() // before the nodes are looked at: what comes in between is in the feed as well
+	l := proto.NodeList{Schema: proto.Schema, Revision: at.Revision, Cursor: at.String(), PlanChanges: changes, Nodes: []proto.Node{}}
 	if a.cfg.Warnings != nil {
 		l.Warnings = a.cfg.Warnings()
 	}
@@ -176,14 +178,9 @@ func (a *API) install(c *call) error {
 	if err := c.decode(&o, true); err != nil {
 		return err
 	}
-	names, err := a.selected(c, o.Nodes, false)
-	if err != nil {
-		return err
-	}
-	if err := a.cfg.Registry.Order(c.ctx(), names, o, c.who.actor); err != nil {
-		return err
-	}
-	return a.list(c, names)
+	return a.order(c, "install", o.Nodes, o, func(ctx context.Context, names []string) ([]proto.PlanChange, error) {
+		return nil, a.cfg.Registry.Order(ctx, names, o, c.who.actor)
+	})
 }
 
 func (a *API) command(c *call, verb proto.Verb) error {
@@ -191,21 +188,12 @@ func (a *API) command(c *call, verb proto.Verb) error {
 	if err := c.decode(&o, true); err != nil {
 		return err
 	}
-	names, err := a.selected(c, o.Nodes, false)
-	if err != nil {
-		return err
-	}
-	if verb == proto.VerbRetry {
-		changes, err := a.cfg.Registry.Retry(c.ctx(), names, o, c.who.actor)
-		if err != nil {
-			return err
+	return a.order(c, string(verb), o.Nodes, o, func(ctx context.Context, names []string) ([]proto.PlanChange, error) {
+		if verb == proto.VerbRetry {
+			return a.cfg.Registry.Retry(ctx, names, o, c.who.actor)
 		}
-		return a.list(c, names, changes...)
-	}
-	if err := a.cfg.Registry.Command(c.ctx(), names, verb, o, c.who.actor); err != nil {
-		return err
-	}
-	return a.list(c, names)
+		return nil, a.cfg.Registry.Command(ctx, names, verb, o, c.who.actor)
+	})
 }
 
 func (a *API) boot(c *call) error {
@@ -216,12 +204,7 @@ func (a *API) boot(c *call) error {
 	if o.Step != "" || o.SamePlan {
 		return problem(400, proto.CodeBadRequest, "", "boot takes no step and no same_plan")
 	}
-	names, err := a.selected(c, o.Nodes, false)
-	if err != nil {
-		return err
-	}
-	if err := a.cfg.Registry.SetBootAction(c.ctx(), names, o.Action, c.who.actor, o.Reason); err != nil {
-		return err
-	}
-	return a.list(c, names)
+	return a.order(c, "boot", o.Nodes, o, func(ctx context.Context, names []string) ([]proto.PlanChange, error) {
+		return nil, a.cfg.Registry.SetBootAction(ctx, names, o.Action, c.who.actor, o.Reason)
+	})
 }

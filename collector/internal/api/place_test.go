@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestFeedTellsItsPlace: a reader without a revision learns at once where it is, so that it can come back there.
+// TestFeedTellsItsPlace: a reader without a cursor learns at once where it is, so that it can come back there.
 func TestFeedTellsItsPlace(t *testing.T) {
 	site, a, srv := newSite(t)
 	site.Add("n1", 1)
@@ -43,7 +43,7 @@ func TestFeedTellsItsPlace(t *testing.T) {
 			break
 		}
 	}
-	if want := fmt.Sprintf(": provost\nid: %d\n\n", site.Revision()); got != want || site.Revision() == 0 {
+	if want := fmt.Sprintf(": provost\nid: %s:%d\n\n", site.Store.ID(), site.Revision()); got != want || site.Revision() == 0 {
 		t.Errorf("the feed begins with %q, want %q", got, want)
 	}
 }

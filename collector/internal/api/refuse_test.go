@@ -64,6 +64,8 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/v1/nodes/n1/install", admin, `{"within":"15"}`, 400, proto.CodeBadRequest},
 		{"GET", "/v1/nodes/n1/installs/latest/logs/..%2f..%2fprovost.db", admin, "", 404, proto.CodeNotFound},
 		{"GET", "/v1/events?from=x", admin, "", 400, proto.CodeBadRequest},
+		{"GET", "/v1/events?from=:1", admin, "", 400, proto.CodeBadRequest},
+		{"GET", "/v1/events?from=a:b:1", admin, "", 400, proto.CodeBadRequest},
 		{"GET", "/v1/events?from=999", admin, "", 410, proto.CodeGone},
 		{"POST", "/v1/tokens", admin, `{"name":"x","role":"root"}`, 400, proto.CodeBadRequest},
 	} {
@@ -163,12 +165,13 @@ func TestFeed(t *testing.T) {
 	site.Add("n1", 1)
 	site.Ordered("n1") // revision 1
 	live, all := open("", ""), open("", "?from=0")
-	if id, e := next(all); id != "1" || e.Kind != proto.KindOrdered || e.Node != "n1" {
+	at := func(revision int) string { return fmt.Sprintf("%s:%d", site.Store.ID(), revision) }
+	if id, e := next(all); id != at(1) || e.Kind != proto.KindOrdered || e.Node != "n1" {
 		t.Errorf("the first event = %s %+v", id, e)
 	}
 	site.Script(registrytest.MAC(1)) // revision 2
-	for name, s := range map[string]*bufio.Scanner{"live": live, "from the start": all, "resumed": open("1", "?from=0")} {
-		if id, e := next(s); id != "2" || e.Kind != proto.KindAttempt || e.Revision != 2 {
+	for name, s := range map[string]*bufio.Scanner{"live": live, "from the start": all, "resumed": open(at(1), "?from=0"), "by a number": open("1", "")} {
+		if id, e := next(s); id != at(2) || e.Kind != proto.KindAttempt || e.Revision != 2 {
 			t.Errorf("%s: the next event = %s %+v, want 2 attempt", name, id, e)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -90,9 +89,11 @@ func TestSlowReader(t *testing.T) {
 				return err
 			}
 			if v, ok := strings.CutPrefix(line, "id: "); ok {
-				if id, err = strconv.ParseUint(strings.TrimSpace(v), 10, 64); err != nil {
+				at, err := proto.ParseCursor(strings.TrimSpace(v))
+				if err != nil {
 					return err
 				}
+				id = at.Revision
 			}
 			if strings.HasPrefix(line, "data: ") {
 				if id != last+1 {

@@ -165,6 +165,9 @@ func judgeUnreachable(e *client.UnreachableError) (code int, hint string) {
 	case errors.Is(e, client.ErrPin), errors.As(e, &unknown), errors.As(e, &invalid), errors.As(e, &hostname), errors.As(e, &verify):
 		return exitConfig, "compare --ca or PROVOST_CA with what provostd prints when it starts, or with ca/ca.pem in its data directory"
 	}
+	if e.Order {
+		return exitUnavailable, "`provost history NODE` shows whether it was: given once more by hand it is another order"
+	}
 	return exitUnavailable, "start it with `systemctl start provostd`, or `provostd serve --data DIR`, which prints its address; " +
 		"--server or PROVOST_SERVER names another collector; `provost probe --logs FILE` needs none"
 }

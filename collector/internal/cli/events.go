@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +39,9 @@ node, the local time, whose word it is, and what happened. "!" marks a warning,
 where it was: nothing is left out, nothing comes twice.
 
 Every event has a revision; -o json shows it. The collector keeps those of some
-days. NODES is looked up once, at the begin.`,
+days. After a backup was restored the same revisions are those of other events:
+in the place of N, .cursor of provost status -o json is refused then, and a
+number, which nobody can compare, is not. NODES is looked up once, at the begin.`,
 		Args: arguments(0, 1, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(cmd, o.output, "table", "json"); err != nil {
@@ -48,11 +49,10 @@ days. NODES is looked up once, at the begin.`,
 			}
 			var at client.Cursor
 			if o.since != "" {
-				rev, err := strconv.ParseUint(o.since, 10, 64)
-				if err != nil {
-					return usage(cmd, "--since-revision %q: a revision is a number", o.since)
+				if _, err := proto.ParseCursor(o.since); err != nil {
+					return usage(cmd, "--since-revision: %v", err)
 				}
-				at = client.Cursor{Known: true, Revision: rev}
+				at = client.Cursor(o.since)
 			}
 			return runEvents(cmd.Context(), s, o, strings.Join(args, ""), at)
 		},
@@ -90,8 +90,8 @@ func runEvents(ctx context.Context, s *session, o eventsOptions, expr string, at
 		for _, n := range list.Nodes {
 			wanted[n.Name] = true
 		}
-		if !at.Known { // nothing is lost between the two requests
-			at = client.Cursor{Known: true, Revision: list.Revision}
+		if at == "" { // nothing is lost between the two requests
+			at = client.Cursor(list.Cursor)
 		}
 	}
 	out, sc := bufio.NewWriter(s.Stdout), s.screen(s.Stdout)
@@ -177,8 +177,8 @@ func follow(ctx context.Context, s *session, cl *client.Client, at client.Cursor
 		case ctx.Err() != nil:
 			return nil
 		case gone && opened:
-			s.say("provost: ", fmt.Sprintf("the events after revision %d are not kept any more: some were missed; going on with what comes next", at.Revision))
-			at, opened = client.Cursor{}, false // a second such answer makes no sense
+			s.say("provost: ", err.Error()+"; some events were missed; going on with what comes next")
+			at, opened = "", false // a second such answer makes no sense
 			continue
 		case gone:
 			return &hintError{fmt.Errorf("the feed cannot go on: %v", err),

@@ -61,7 +61,7 @@ func TestEventsResume(t *testing.T) {
 		case 5:
 			return "id: 12\n\n" + note(13), false, nil
 		case 6:
-			return "", false, proto.NewProblem(410, proto.CodeNotFound, "gone", "")
+			return "", false, proto.NewProblem(410, proto.CodeGone, "13 is of another database", "")
 		}
 		return "id: 20\n\n" + note(21), true, nil
 	}
@@ -86,7 +86,7 @@ func TestEventsResume(t *testing.T) {
 			t.Errorf("note %d stands %d times in\n%s", rev, n, out.String())
 		}
 	}
-	for _, want := range []string{"waiting for it", "answers again, after 3 requests", "after revision 13 are not kept any more: some were missed"} {
+	for _, want := range []string{"waiting for it", "answers again, after 3 requests", "13 is of another database; some events were missed; going on"} {
 		if !strings.Contains(errs.String(), want) {
 			t.Errorf("stderr lacks %q:\n%s", want, errs.String())
 		}

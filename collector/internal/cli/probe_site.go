@@ -136,7 +136,7 @@ func watchSite(ctx context.Context, s *session, cl *client.Client, o probeOption
 		}
 	}
 	if len(selected) > 0 {
-		if err := watchNodes(ctx, s, cl, o, selected, names, list.Revision); err != nil {
+		if err := watchNodes(ctx, s, cl, o, selected, names, client.Cursor(list.Cursor)); err != nil {
 			return err
 		}
 	}
@@ -160,7 +160,7 @@ func watchSite(ctx context.Context, s *session, cl *client.Client, o probeOption
 }
 
 // watchNodes returns when nothing more is to be waited for. Events are shown as they come, unless the output is a document.
-func watchNodes(ctx context.Context, s *session, cl *client.Client, o probeOptions, selected []string, names map[string]bool, revision uint64) error {
+func watchNodes(ctx context.Context, s *session, cl *client.Client, o probeOptions, selected []string, names map[string]bool, at client.Cursor) error {
 	feed, stop := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	if o.output == "text" {
@@ -169,7 +169,7 @@ func watchNodes(ctx context.Context, s *session, cl *client.Client, o probeOptio
 			defer done.Done()
 			out := bufio.NewWriter(s.Stdout)
 			line := eventLine{sc: s.screen(s.Stdout), location: s.Now().Location(), names: 6, sources: 8}
-			err := follow(feed, s, cl, client.Cursor{Known: true, Revision: revision}, func(e *proto.Event, more bool) error {
+			err := follow(feed, s, cl, at, func(e *proto.Event, more bool) error {
 				if names[e.Node] {
 					line.write(out, e)
 				}

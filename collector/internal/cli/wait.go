@@ -160,7 +160,7 @@ func (s *session) news(ctx context.Context, cl *client.Client) <-chan struct{} {
 			err := cl.Feed(ctx, &at, func(*proto.Event, bool) error { tell(); return nil })
 			var p *proto.Problem
 			if errors.As(err, &p) && p.Code == proto.CodeGone {
-				at = client.Cursor{}
+				at = "" // what has become of the nodes is in the list that is drawn next
 			}
 			if tell(); !s.pause(ctx, 0) {
 				return

@@ -96,7 +96,7 @@ func small() *fake {
 		}
 		return n
 	}
-	f := &fake{list: proto.NodeList{Schema: 1, Revision: 4711,
+	f := &fake{list: proto.NodeList{Schema: 1, Revision: 4711, Cursor: "SMALL:4711",
 		Warnings: []string{"the disk of /var/lib/provostd is nearly full: 900 MiB of 100 GiB are free"}, Blind: []string{"messages", "httpd"},
 		Nodes: []proto.Node{
 			node(proto.Node{Name: "n1", Status: proto.StatusBooted, Stage: "booted", Since: before("20m"), LastSeen: before("20m"), BootAction: proto.BootDisk,

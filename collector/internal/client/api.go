@@ -86,6 +86,8 @@ func DecodeNodes[T any](r io.Reader, visit func(*T)) (*proto.NodeList, error) {
 			}
 		case "revision":
 			err = dec.Decode(&list.Revision)
+		case "cursor":
+			err = dec.Decode(&list.Cursor)
 		case "warnings":
 			err = dec.Decode(&list.Warnings)
 		case "blind":

@@ -3,8 +3,8 @@
 // Package client speaks the operator's half of the collector's HTTP API: over its unix socket, or over TLS with a
 // pinned or given CA and a token. It knows HTTP and proto's types, and nothing of terminals or of what people type.
 //
-// It must never repeat a request by itself (an order carried out twice is not always the same as once), never follow
-// a redirect, never send a token before the server has proved itself, and never wait without a bound.
+// It must never repeat a request by itself, but an order under its key (an order carried out twice is not always the same as
+// once), never follow a redirect, never send a token before the server has proved itself, and never wait without a bound.
 package client
 
 import (
@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,9 +65,14 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 type UnreachableError struct {
 	Server string
 	Err    error
+	Sent   bool // something of the request may have come there
+	Order  bool // it was an order, which may have been taken
 }
 
 func (e *UnreachableError) Error() string {
+	if e.Order {
+		return fmt.Sprintf("no answer to the order from the collector at %s, which may have taken it: %v", e.Server, e.Err)
+	}
 	return fmt.Sprintf("no answer from the collector at %s: %v", e.Server, e.Err)
 }
 func (e *UnreachableError) Unwrap() error { return e.Err }
@@ -86,8 +92,9 @@ type Client struct {
 	agent  string // User-Agent
 	http   *http.Client
 	close  func()
-	answer time.Duration // answerLimit
-	silent time.Duration // silentLimit
+	again  []time.Duration // orderPauses
+	answer time.Duration   // answerLimit
+	silent time.Duration   // silentLimit
 }
 
 // New makes a client. It reads the token and CA files and connects to nothing; what is wrong with the settings is a
@@ -106,7 +113,7 @@ func New(c Config) (*Client, error) {
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true,
 	}
-	cl := &Client{server: c.Server, agent: c.Program, close: transport.CloseIdleConnections, answer: answerLimit, silent: silentLimit}
+	cl := &Client{server: c.Server, agent: c.Program, close: transport.CloseIdleConnections, again: orderPauses, answer: answerLimit, silent: silentLimit}
 	cl.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	dialer := &net.Dialer{Timeout: dialLimit}
 	switch u.Scheme {
@@ -169,9 +176,9 @@ func (c *Client) Server() string { return c.server }
 // Close gives up idle connections. The client may be used again.
 func (c *Client) Close() { c.close() }
 
-// do sends a request and gives the answer of a 2xx. Every other answer is a *proto.Problem, and none an
-// *UnreachableError. The caller closes the body; ctx bounds the whole of it.
-func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+// do sends a request, an order's with its key, and gives the answer of a 2xx. Every other answer is a *proto.Problem, and none
+// an *UnreachableError. The caller closes the body; ctx bounds the whole of it.
+func (c *Client) do(ctx context.Context, method, path, key string, query url.Values, body any) (*http.Response, error) {
 	var rd io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -190,6 +197,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set(proto.KeyHeader, strconv.Quote(key))
 	}
 	if c.agent != "" {
 		req.Header.Set("User-Agent", c.agent)
@@ -217,14 +227,15 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &ue) {
 		err = ue.Err // without the made-up http://provostd
 	}
+	sent := true
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		err = op.Err // without the address, which is said anyway
+		err, sent = op.Err, false // without the address, which is said anyway
 	}
 	if errors.Is(context.Cause(ctx), errSlow) {
 		err = errSlow
 	}
-	return &UnreachableError{Server: c.server, Err: err}
+	return &UnreachableError{Server: c.server, Err: err, Sent: sent}
 }
 
 // errSlow is the cause of a context that one of the limits above ended.
@@ -245,9 +256,14 @@ func problem(resp *http.Response) error {
 
 // document asks for a JSON document and decodes it into v (which may be nil: the answer is then only awaited).
 func (c *Client) document(ctx context.Context, method, path string, query url.Values, body, v any) error {
+	return c.keyed(ctx, method, path, "", query, body, v)
+}
+
+// keyed is document for an order that has a key.
+func (c *Client) keyed(ctx context.Context, method, path, key string, query url.Values, body, v any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, errSlow)
 	defer cancel()
-	resp, err := c.do(ctx, method, path, query, body)
+	resp, err := c.do(ctx, method, path, key, query, body)
 	if err != nil {
 		return err
 	}
@@ -283,7 +299,7 @@ func checkSchema(b []byte) error {
 func (c *Client) stream(ctx context.Context, method, path string, query url.Values, request any) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	// Until the header is there, dialLimit and headerLimit bound the wait.
-	resp, err := c.do(ctx, method, path, query, request)
+	resp, err := c.do(ctx, method, path, "", query, request)
 	if err != nil {
 		cancel(nil)
 		return nil, err

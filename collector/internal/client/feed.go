@@ -12,7 +12,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 
 	"provost/proto"
 )
@@ -20,21 +19,22 @@ import (
 // maxBlock bounds one event of the feed: a record of 32 KiB, whose text JSON may make six times as long.
 const maxBlock = 1 << 20
 
-// Cursor is a place in the feed. The zero value is its end, whatever that is when the feed is opened.
-type Cursor struct {
-	Known    bool
-	Revision uint64 // what follows it comes next
-}
+// Cursor is a place in the feed, as the collector calls it: what follows it comes next. The zero value is the feed's end,
+// whatever that is when it is opened.
+type Cursor string
 
 // Feed reads the events after a cursor as they are committed, and moves the cursor along. It never returns nil: the end of
 // the connection is an *UnreachableError, to be followed by another Feed from the same cursor. visit is called without an
 // event once the feed is open; more tells it that the next event is there already; its error ends the feed and is returned.
 //
+// A cursor whose events the collector does not have, since they are no longer kept or a backup was restored, is refused
+// (proto.CodeGone): who follows what the nodes are takes a new list of them, and goes on from its cursor.
+//
 // A collector that has nothing to say still says something every 15 s; after a minute of silence the feed ends.
 func (c *Client) Feed(ctx context.Context, at *Cursor, visit func(e *proto.Event, more bool) error) error {
 	v := url.Values{}
-	if at.Known {
-		v.Set("from", strconv.FormatUint(at.Revision, 10))
+	if *at != "" {
+		v.Set("from", string(*at))
 	}
 	b, err := c.stream(ctx, http.MethodGet, "/v1/events", v, nil)
 	if err != nil {
@@ -64,7 +64,7 @@ func (c *Client) Feed(ctx context.Context, at *Cursor, visit func(e *proto.Event
 			}
 			id, data, size = nil, nil, 0
 		case string(field) == "id":
-			id = bytes.Clone(value)
+			id = append([]byte{}, value...) // an empty one is one
 		case string(field) == "data":
 			if data != nil {
 				data = append(data, '\n')
@@ -104,11 +104,10 @@ func deliver(at *Cursor, id, data []byte, more bool, visit func(*proto.Event, bo
 		}
 	}
 	if id != nil {
-		rev, err := strconv.ParseUint(string(id), 10, 64)
-		if err != nil {
-			return fmt.Errorf("reading the feed: id %q is no revision", proto.Clip(string(id), 32))
+		if _, err := proto.ParseCursor(string(id)); err != nil {
+			return fmt.Errorf("reading the feed: id %w", err)
 		}
-		*at = Cursor{true, rev}
+		*at = Cursor(id)
 	}
 	return nil
 }

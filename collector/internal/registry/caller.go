@@ -13,6 +13,7 @@ type Caller struct {
 	Client string     // the program, as it calls itself
 	Addr   netip.Addr // where the request came from; not valid over the unix socket
 	Asked  string     // the name that its TLS handshake asked for
+	Key    *Key       // of the order, if it has one
 }
 
 type callerKey struct{}

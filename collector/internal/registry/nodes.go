@@ -157,7 +157,7 @@ func (r *Registry) SetBootAction(ctx context.Context, names []string, action pro
 	default:
 		return problem(400, proto.CodeBadRequest, "use install, disk, netboot, block or rescue", "boot action %q is not supported", proto.Clip(string(action), 32))
 	}
-	return r.update(ctx, func(c *change) error {
+	return r.once(ctx, names, nil, func(c *change) error {
 		if action == proto.BootInstall {
 			if err := c.unprotected(names, "boot install"); err != nil {
 				return err

@@ -29,7 +29,8 @@ type prepared struct {
 	source  proto.Source // who ordered it: the operator, or the boot server for a node that asked
 }
 
-// Order orders an install of every named node, or of none. What their profiles say now is kept with it.
+// Order orders an install of every named node, or of none. What their profiles say now is kept with it. An order whose caller has
+// a key is given once, as those below: see once.
 func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrder, actor string) error {
 	if o.Label != "" {
 		if err := proto.CheckName("label", o.Label); err != nil {
@@ -60,7 +61,7 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 		}
 		all = append(all, p)
 	}
-	return r.update(ctx, func(c *change) error {
+	return r.once(ctx, names, nil, func(c *change) error {
 		if err := c.unprotected(names, "install"); err != nil {
 			return err
 		}

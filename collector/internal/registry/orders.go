@@ -49,7 +49,7 @@ func (r *Registry) command(ctx context.Context, names []string, verb proto.Verb,
 	if err := checkOrder(verb, o); err != nil {
 		return err
 	}
-	return r.update(ctx, func(c *change) error {
+	return r.once(ctx, names, planChanges(names, plans), func(c *change) error {
 		if err := c.canTake(names, verb); err != nil {
 			return err
 		}

@@ -183,25 +183,35 @@ func (r *Registry) Expire(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	slices.Sort(over)
-	written := 0
-	err := r.update(ctx, func(c *change) error {
-		written = 0
-		for _, id := range over {
-			ok, err := c.expire(id)
-			if err != nil {
-				return err
+	all := 0
+	for piece := range slices.Chunk(over, expireStep) {
+		written := 0
+		err := r.update(ctx, func(c *change) error {
+			written = 0
+			for _, id := range piece {
+				ok, err := c.expire(id)
+				if err != nil {
+					return err
+				}
+				if ok {
+					written++
+				}
 			}
-			if ok {
-				written++
-			}
+			return nil
+		})
+		if err != nil {
+			return all, err
 		}
-		return nil
-	})
-	if err == nil {
+		all += written
 		r.expired.Add(uint64(written))
 	}
-	return written, err
+	return all, nil
 }
+
+// expireStep is how many installs are looked at in one call of the writer, some 10 ms, so that what agents send need not wait
+// for all whose time is over at once. Each is judged for itself, by what is known when its turn comes; what a crash leaves is
+// found in the next round.
+const expireStep = 512
 
 // expire looks again, now that nothing can come in between, and writes the verdict.
 func (c *change) expire(id string) (bool, error) {

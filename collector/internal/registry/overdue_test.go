@@ -131,3 +131,35 @@ func TestClockJumps(t *testing.T) {
 		t.Errorf("hours later the node is %s", n.Summary)
 	}
 }
+
+// TestExpireInPieces: when the time of many is over at once, others have their turn in between, and each is told of once.
+func TestExpireInPieces(t *testing.T) {
+	s := registrytest.New(t)
+	const nodes = 1500
+	names := many(t, s, nodes)
+	if err := s.Order(ctx, names, proto.InstallOrder{}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	s.Clock.Advance(16 * time.Minute)
+	commits := func() (n uint64) {
+		for _, c := range s.Store.Stats().Commits {
+			n += c
+		}
+		return n
+	}
+	before, first := s.Revision(), commits()
+	if n, err := s.Expire(ctx); n != nodes || err != nil {
+		t.Errorf("Expire = %d, %v, want %d", n, err, nodes)
+	}
+	if n := commits() - first; n < 3 || s.Revision() != before+nodes {
+		t.Errorf("%d commits and %d events, want three and %d", n, s.Revision()-before, nodes)
+	}
+	for _, name := range names {
+		if n := s.Seen(name); n.Status != proto.StatusStalled {
+			t.Fatalf("%s is %s", name, n.Summary)
+		}
+	}
+	if n, err := s.Expire(ctx); n != 0 || err != nil {
+		t.Errorf("Expire again = %d, %v, want 0", n, err)
+	}
+}

@@ -19,6 +19,11 @@ import (
 // Revision is that of the last event.
 func (r *Registry) Revision() uint64 { return r.st.Revision() }
 
+// Cursor is the end of the feed.
+func (r *Registry) Cursor() proto.Cursor {
+	return proto.Cursor{Database: r.st.ID(), Revision: r.st.Revision()}
+}
+
 // FirstRevision is that of the oldest event that a watcher can get.
 func (r *Registry) FirstRevision() uint64 { return r.st.First() }
 

@@ -72,6 +72,7 @@ type Registry struct {
 	evidence    watcher
 	strangers   strangers
 	usual       usual
+	keys        keyBounds
 
 	unknownTrouble atomic.Pointer[string] // see UnknownTrouble
 
@@ -88,7 +89,7 @@ func Open(ctx context.Context, opt Options) (*Registry, error) {
 		opt.Log = slog.Default()
 	}
 	opt.Retention = opt.Retention.withDefaults()
-	r := &Registry{opt: opt, st: opt.Store}
+	r := &Registry{opt: opt, st: opt.Store, keys: defaultKeyBounds}
 	r.unused.Store(true)
 	r.st.SetHooks(store.Hooks{Committed: r.committed, Lost: r.lost})
 	if err := r.load(); err != nil {

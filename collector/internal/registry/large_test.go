@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"provost/collector/internal/registry/registrytest"
+	"provost/collector/internal/store"
+	"provost/proto"
+)
+
+// many adds n nodes and gives their names.
+func many(t testing.TB, s *registrytest.Site, n int) []string {
+	t.Helper()
+	var inv proto.Inventory
+	names := make([]string, n)
+	profile := "compute"
+	for i := range names {
+		names[i] = fmt.Sprintf("n%06d", i)
+		macs := []string{fmt.Sprintf("52:54:00:%02x:%02x:%02x", i>>16, i>>8&255, i&255)}
+		inv.Nodes = append(inv.Nodes, proto.InventoryNode{Name: names[i], Patch: proto.NodePatch{MACs: &macs, Profile: &profile}})
+	}
+	if _, err := s.Import(ctx, inv); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// others runs do, and gives the longest time that somebody else waited for the writer meanwhile, and how often he wrote.
+func others(t testing.TB, s *registrytest.Site, do func()) (longest time.Duration, times int) {
+	t.Helper()
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			begin := time.Now()
+			if err := s.Store.Update(ctx, func(tx *store.Tx) error { tx.Put(store.Settings, "other", []byte("x")); return nil }); err != nil {
+				t.Error(err)
+			}
+			longest = max(longest, time.Since(begin))
+			times++
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	do()
+	close(stop)
+	wait.Wait()
+	return longest, times
+}
+
+// BenchmarkLarge is how long orders to 10,000 nodes take, what becomes of them when their time is over, and how long others
+// wait for the writer meanwhile.
+func BenchmarkLarge(b *testing.B) {
+	const nodes = 10_000
+	s := registrytest.New(b)
+	var names []string
+	step := func(what string, do func() error) {
+		begin := time.Now()
+		longest, times := others(b, s, func() {
+			if err := do(); err != nil {
+				b.Fatal(err)
+			}
+		})
+		b.Logf("%-28s %6d ms, others wait %6d ms at most, %d times", what, time.Since(begin).Milliseconds(), longest.Milliseconds(), times)
+	}
+	step("import", func() error { names = many(b, s, nodes); return nil })
+	step("boot", func() error { return s.SetBootAction(ctx, names, proto.BootDisk, "op", "") })
+	step("install", func() error { return s.Order(ctx, names, proto.InstallOrder{}, "op") })
+	step("install again", func() error { return s.Order(ctx, names, proto.InstallOrder{}, "op") })
+	step("hold", func() error { return s.Command(ctx, names, proto.VerbHold, proto.NodeOrder{}, "op") })
+	s.Clock.Advance(16 * time.Minute)
+	step("expire", func() error {
+		n, err := s.Expire(ctx)
+		if n != nodes {
+			b.Errorf("%d expired, want %d", n, nodes)
+		}
+		return err
+	})
+	step("abort", func() error { return s.Command(ctx, names, proto.VerbAbort, proto.NodeOrder{}, "op") })
+}
