@@ -42,6 +42,9 @@ func TestReboots(t *testing.T) {
 		if n.Status == proto.StatusFailed || n.BootAction != proto.BootInstall {
 			t.Fatalf("after a restart that a step asked for the node is %s and boots %s", n.Summary, n.BootAction)
 		}
+		if strings.Contains(m.Console(), "EXT4-fs") {
+			t.Error("the console shows the kernel's complaints about the blank disk, which the agent has looked at")
+		}
 	}
 	m.powerOn()
 	m.console(`fast: installed after`)

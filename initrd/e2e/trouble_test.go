@@ -113,11 +113,9 @@ func TestFirstBootNeverComes(t *testing.T) {
 	m.awaitSummary("booted")
 }
 
-// installsNothing leaves a machine alone for as long as its installer would need to come to the disk, twice and more, cuts its
-// power, and checks that the disk is as it was before.
-func (m *machine) installsNothing(before [sha256.Size]byte) {
+// touchedNothing cuts the machine's power and checks that the disk is as it was before.
+func (m *machine) touchedNothing(before [sha256.Size]byte) {
 	m.t.Helper()
-	sleep(m.t, m.ctx, 20*time.Second)
 	m.Kill()
 	if strings.Contains(m.Console(), "fast: partitioning") {
 		m.t.Error("the installer has begun with the disk")
