@@ -51,6 +51,9 @@ func (a *agent) sender(show func(string)) (*report.Sender, error) {
 		c.Order = s.Install
 	}
 	if a.dir.Token() == "" && s.Claim == "" && a.joinKey == "" {
+		if s.Rescue { // it has no claim
+			return nil, config("reboot the machine when you are done", errors.New("this boot is for rescue: nothing is reported to the collector"))
+		}
 		return nil, config("boot with provost.claim=, or give --token-file or --join-key-file", errors.New("there is nothing to prove to the collector who this machine is"))
 	}
 	snd, err := report.New(c)
