@@ -116,12 +116,12 @@ type agent struct {
 
 // open opens the state directory's journal, in whose boot it notes the agent's start, and reads the settings: flags over
 // kernel command line over file over what an earlier process found out. The caller closes it.
-func (c *common) open(s *streams, env string) (a *agent, err error) {
-	err = c.onState(beginWait, func() (err error) {
+func (c *common) open(s *streams, env string) (*agent, error) {
+	var a *agent // of a disk that answers too late, for nobody
+	if err := c.onState(beginWait, func() (err error) {
 		a, err = c.begin(s, env)
 		return err
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -21,10 +22,24 @@ func TestHungStateDirectory(t *testing.T) {
 	t.Parallel() // 30 s
 	m := newMachine(t, step("one", proto.PhasePre, "echo one"))
 	m.want(0, m.at("run", "--phase", "pre")...)
+	var releases []func()
 	for _, name := range []string{"open.lock", "run.lock", "identity.json"} {
 		_, release := hungdisk.Hold(t, m.state+"/"+name, unix.FAN_OPEN_PERM)
-		defer release()
+		releases = append(releases, release)
 	}
+	defer func() {
+		for _, release := range releases {
+			release()
+		}
+		// What was given up goes on now, and writes into the directory that the test is about to remove.
+		b := make([]byte, 1<<20)
+		for end := time.Now().Add(time.Minute); strings.Contains(string(b[:runtime.Stack(b, true)]), "(*common).open"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Error("what was given up does not end, although the disk answers")
+				return
+			}
+		}
+	}()
 	const want = "does not answer within"
 	var all sync.WaitGroup
 	for _, args := range [][]string{{"status"}, {"log"}, {"hold"}, {"retry", "one"}, {"skip", "one"}, {"release"}, {"abort"}, {"force", "all"}} {

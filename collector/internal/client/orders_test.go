@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,15 +22,28 @@ import (
 // and no more often than is stated. What is no order is asked once.
 func TestOrderWithoutAnAnswer(t *testing.T) {
 	const lost, cut, ok = 0, 1, 200
+	var mu sync.Mutex
 	var answers []int // one for each request; the last for all that follow
 	var keys []string
+	begin := func(a []int) {
+		mu.Lock()
+		defer mu.Unlock()
+		answers, keys = a, nil
+	}
+	asked := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return keys
+	}
 	cl := overSocket(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
+		mu.Lock()
 		keys = append(keys, r.Header.Get(proto.KeyHeader))
 		a := answers[0]
 		if len(answers) > 1 {
 			answers = answers[1:]
 		}
+		mu.Unlock()
 		w.Header().Set("Connection", "close") // else net/http itself repeats what has a key
 		switch a {
 		case lost:
@@ -63,7 +77,7 @@ func TestOrderWithoutAnAnswer(t *testing.T) {
 		{"lost, then in trouble", []int{lost, 503}, 4, 503, true},
 		{"lost, then not allowed", []int{lost, 403}, 4, 403, true},
 	} {
-		answers, keys = tt.answers, nil
+		begin(tt.answers)
 		list, err := cl.OrderInstall(t.Context(), "n1", proto.InstallOrder{})
 		var p *proto.Problem
 		var u *client.UnreachableError
@@ -71,7 +85,7 @@ func TestOrderWithoutAnAnswer(t *testing.T) {
 		if errors.As(err, &p) {
 			status = p.Status
 		}
-		order := errors.As(err, &u) && u.Order
+		order, keys := errors.As(err, &u) && u.Order, asked()
 		if len(keys) != tt.requests || status != tt.status || order != tt.order || (err == nil) != (tt.status == 0 && !tt.order) || err == nil && list.Revision != 7 {
 			t.Errorf("%s: %d requests, %+v, %v; want %d", tt.name, len(keys), list, err, tt.requests)
 		}
@@ -81,9 +95,9 @@ func TestOrderWithoutAnAnswer(t *testing.T) {
 			seen[same[0]] = true
 		}
 	}
-	answers, keys = []int{lost}, nil
-	if _, err := cl.AddNode(t.Context(), proto.NodeSpec{Name: "n1"}); err == nil || len(keys) != 1 || keys[0] != "" {
-		t.Errorf("AddNode = %v with keys %q, want an error after one request without", err, keys)
+	begin([]int{lost})
+	if _, err := cl.AddNode(t.Context(), proto.NodeSpec{Name: "n1"}); err == nil || len(asked()) != 1 || asked()[0] != "" {
+		t.Errorf("AddNode = %v with keys %q, want an error after one request without", err, asked())
 	}
 
 	cl, err := client.New(client.Config{Server: "unix://" + filepath.Join(t.TempDir(), "s")})
