@@ -63,7 +63,8 @@ type statusRow struct {
 type statusView struct {
 	now      time.Time
 	warnings []string // of the frontend
-	rows     []statusRow
+	rows     []*statusRow
+	room     []statusRow // what rows point into, piece by piece: 40 MB are never moved
 	counts   map[proto.Status]int
 	total    int
 	silent   int
@@ -108,6 +109,8 @@ func (v *statusView) quiet(n *statusNode) bool {
 	return !n.LastSeen.IsZero() && v.now.Sub(n.LastSeen) > silentAfter
 }
 
+const rowsAtOnce = 256
+
 // add keeps a node's row.
 func (v *statusView) add(n *statusNode) {
 	v.count(n)
@@ -121,7 +124,11 @@ func (v *statusView) add(n *statusNode) {
 	if k := len(n.Orders); k > 0 && pendingMatters(n.Status, n.Waiting) {
 		r.order, r.ordered = v.word(string(n.Orders[k-1].Verb)), n.Orders[k-1].Since
 	}
-	v.rows = append(v.rows, r)
+	if len(v.room) == cap(v.room) {
+		v.room = make([]statusRow, 0, rowsAtOnce)
+	}
+	v.room = append(v.room, r)
+	v.rows = append(v.rows, &v.room[len(v.room)-1])
 }
 
 func (v *statusView) word(s string) string {
@@ -156,7 +163,7 @@ func (v *statusView) finish(warnings, blind []string) {
 			ranks[r.status] = rank(r.status)
 		}
 	}
-	slices.SortStableFunc(v.rows, func(a, b statusRow) int {
+	slices.SortStableFunc(v.rows, func(a, b *statusRow) int {
 		return cmp.Compare(ranks[a.status], ranks[b.status])
 	})
 }
@@ -253,7 +260,7 @@ func (v *statusView) top(sc screen, o statusOptions) string {
 
 // badRows is the number of rows, from the first, that are failed or stalled.
 func (v *statusView) badRows() int {
-	i := slices.IndexFunc(v.rows, func(r statusRow) bool { return !isBad(r.status) })
+	i := slices.IndexFunc(v.rows, func(r *statusRow) bool { return !isBad(r.status) })
 	if i < 0 {
 		return len(v.rows)
 	}
@@ -279,15 +286,14 @@ func (v *statusView) head(w *bufio.Writer, sc screen) {
 
 // groups writes one line per summary, the most frequent first among equals in rank, with its nodes as a node set, and
 // for the bad ones the command that shows the log of the first.
-func (v *statusView) groups(w *bufio.Writer, sc screen, rows []statusRow, whole bool) {
+func (v *statusView) groups(w *bufio.Writer, sc screen, rows []*statusRow, whole bool) {
 	type group struct {
 		first *statusRow
 		names []string
 	}
 	by := map[string]*group{}
 	var all []*group
-	for i := range rows {
-		r := &rows[i]
+	for _, r := range rows {
 		g := by[r.summary]
 		if g == nil {
 			g = &group{first: r}
@@ -359,7 +365,7 @@ func (v *statusView) table(w *bufio.Writer, sc screen, o statusOptions) {
 	}
 	few := v.bad() <= manyFailures
 	writeTable(w, sc, width, cols, len(v.rows), func(i int, cs []cell) []string {
-		r := &v.rows[i]
+		r := v.rows[i]
 		cs[0] = cell{text: r.name}
 		cs[1] = cell{r.summary, statusColour(r.status)}
 		cs[2] = cell{text: r.stage}
