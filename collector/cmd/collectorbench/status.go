@@ -58,8 +58,7 @@ func siteFigures(ctx context.Context, o *options, t *table) error {
 	return nil
 }
 
-// makeFixture makes the site in a process of its own: what a process was at its largest is counted to the programs that it
-// starts (ru_maxrss, getrusage(2)).
+// makeFixture makes the site in a process of its own, whose memory is given back at its end.
 func (o *options) makeFixture(ctx context.Context, dir string, nodes int) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -127,16 +126,15 @@ func (c *collector) stop() error {
 	return c.cmd.Wait()
 }
 
-// anonymous is the memory of its own that a process has, in bytes.
-func anonymous(pid int) (float64, error) {
+// statusKB is a size in a process's status, in KiB: proc_pid_status(5).
+func statusKB(pid int, field string) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(b), "RssAnon:")
+	_, rest, _ := strings.Cut(string(b), field+":")
 	v, _, _ := strings.Cut(strings.TrimSpace(rest), " kB")
-	kb, err := strconv.ParseFloat(v, 64)
-	return kb * 1024, err
+	return strconv.ParseFloat(v, 64)
 }
 
 // start is P11: how long a start takes, and what the collector holds afterwards.
@@ -150,8 +148,8 @@ func (o *options) start(ctx context.Context, t *table, dir string, nodes int) er
 				return 0, err
 			}
 			time.Sleep(2 * time.Second) // what the start left behind is collected, or never
-			m, err := anonymous(c.cmd.Process.Pid)
-			memory = append(memory, m/(1<<20))
+			m, err := statusKB(c.cmd.Process.Pid, "RssAnon")
+			memory = append(memory, m/1024)
 			return c.took.Seconds(), errors.Join(err, c.stop())
 		},
 		theirs: func(ctx context.Context) (float64, error) {
@@ -287,14 +285,34 @@ func (o *options) terminal(ctx context.Context, socket string, args []string) (s
 		return 0, 0, err
 	}
 	defer screen.Close()
+	ended := make(chan struct{})
+	largest := make(chan float64)
+	go func() { largest <- watchSize(cmd.Process.Pid, ended) }()
 	io.Copy(io.Discard, screen) // it ends with EIO when the program does
+	seconds = time.Since(begin).Seconds()
+	close(ended)
+	memory = <-largest
 	err = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 0 && code != 1 { // 1: a node has failed
 		return 0, 0, fmt.Errorf("provost %s: %w", strings.Join(args, " "), err)
 	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
+	if memory == 0 {
 		return 0, 0, errors.New("the system does not tell what provost used")
 	}
-	return time.Since(begin).Seconds(), float64(usage.Maxrss) / 1024, nil // ru_maxrss is in KiB: getrusage(2)
+	return seconds, memory, nil
+}
+
+// watchSize gives the greatest size of a process in MiB, as it was 5 ms before its end at the latest: VmHWM of
+// proc_pid_status(5). What getrusage(2) tells is no less than the size of this process, from which it was started.
+func watchSize(pid int, ended <-chan struct{}) (mib float64) {
+	for {
+		if kb, err := statusKB(pid, "VmHWM"); err == nil {
+			mib = max(mib, float64(kb)/1024)
+		}
+		select {
+		case <-ended:
+			return mib
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
