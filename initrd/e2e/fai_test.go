@@ -85,7 +85,7 @@ steps:
 	for _, e := range m.events() {
 		stages[e.Stage] = true
 	}
-	for _, want := range []string{"kernel-sent", "initrd-sent", "agent-started", "installer-started", "pre-done", "partitioned", "packages-done", "post-done", "sealed", "disk-booted", "firstboot-done", "booted"} {
+	for _, want := range []string{"kernel-sent", "initrd-sent", "agent-started", "installer-started", "pre-done", "partitioned", "packages-done", "post-done", "sealed", "disk-booted", "firstboot-done"} {
 		if !stages[want] {
 			t.Errorf("stage %s is not in the timeline", want)
 		}
