@@ -90,6 +90,7 @@ func TestDebianInstallerWithStandInUdeb(t *testing.T) {
 	m.await("sealed", func(n proto.Node) bool { return n.BootAction == proto.BootDisk })
 	m.powerOn()
 	m.awaitSummary("booted")
+	m.await("the stage booted", func(n proto.Node) bool { return n.Stage == "booted" }) // the end of phase firstboot comes before it
 
 	var stages []string
 	for _, e := range m.events() {

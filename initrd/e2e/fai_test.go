@@ -80,12 +80,13 @@ steps:
 	m.await("sealed", func(n proto.Node) bool { return n.BootAction == proto.BootDisk })
 	m.powerOn()
 	m.awaitSummary("booted")
+	m.await("the stage booted", func(n proto.Node) bool { return n.Stage == "booted" }) // the end of phase firstboot comes before it
 	m.Kill()
 	stages := map[string]bool{}
 	for _, e := range m.events() {
 		stages[e.Stage] = true
 	}
-	for _, want := range []string{"kernel-sent", "initrd-sent", "agent-started", "installer-started", "pre-done", "partitioned", "packages-done", "post-done", "sealed", "disk-booted", "firstboot-done"} {
+	for _, want := range []string{"kernel-sent", "initrd-sent", "agent-started", "installer-started", "pre-done", "partitioned", "packages-done", "post-done", "sealed", "disk-booted", "firstboot-done", "booted"} {
 		if !stages[want] {
 			t.Errorf("stage %s is not in the timeline", want)
 		}
