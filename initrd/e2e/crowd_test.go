@@ -32,6 +32,13 @@ type crowd struct {
 	out *bufio.Reader
 }
 
+// crowds are several at a time. In one process with all agents a garbage collection would stop each of them for a second,
+// which a real agent, alone on its machine, does not know.
+type crowds []*crowd
+
+// crowdSize is how many agents one crowd of several has.
+const crowdSize = 1000
+
 // window is what agentload measured in a stretch of time.
 type window struct {
 	Seconds  float64 `json:"seconds"`
@@ -137,10 +144,15 @@ func startCrowd(t *testing.T, ctx context.Context, l *crowded, url string, args 
 // ask gives agentload a command and reads its answer.
 func (c *crowd) ask(command string, answer any) {
 	c.t.Helper()
+	c.command(command)
+	c.read(answer)
+}
+
+func (c *crowd) command(command string) {
+	c.t.Helper()
 	if _, err := fmt.Fprintln(c.in, command); err != nil {
 		c.t.Fatalf("agentload %s: %v; it said: %s", command, err, c.said())
 	}
-	c.read(answer)
 }
 
 // said is the end of what it told people.
@@ -164,7 +176,10 @@ func (c *crowd) read(answer any) {
 }
 
 // result waits until every agent has come to its end, and fails the test by what was lost, doubled or out of order.
-func (c *crowd) result(events int) window {
+func (c *crowd) result(events int) window { return crowds{c}.result(events) }
+
+// end is result for one of several crowds, with the number of its events.
+func (c *crowd) end() (window, int) {
 	c.t.Helper()
 	var r struct {
 		Events int      `json:"events"`
@@ -177,11 +192,55 @@ func (c *crowd) result(events int) window {
 		c.t.Error(f)
 	}
 	is(c.t, "faults", r.Count, 0)
-	is(c.t, "events", r.Events, events)
 	if err := c.cmd.Wait(); err != nil {
 		c.t.Errorf("agentload: %v", err)
 	}
-	return r.Window
+	return r.Window, r.Events
+}
+
+// ask gives every crowd a command and reads the answers.
+func ask[T any](all crowds, command string) []T {
+	answers := make([]T, len(all))
+	for _, c := range all {
+		c.command(command)
+	}
+	for i, c := range all {
+		c.read(&answers[i])
+	}
+	return answers
+}
+
+// drain waits until everything that exists now is acknowledged, and gives the seconds that it took.
+func (all crowds) drain() (seconds float64) {
+	for _, d := range ask[struct {
+		Drained float64 `json:"drained"`
+	}](all, "drain") {
+		seconds = max(seconds, d.Drained)
+	}
+	return seconds
+}
+
+// window is what was measured since the last one.
+func (all crowds) window() window { return together(ask[window](all, "window")) }
+
+// result waits for the end of each crowd, as crowd.result.
+func (all crowds) result(events int) window {
+	var last []window
+	for _, c := range all {
+		w, n := c.end()
+		last, events = append(last, w), events-n
+	}
+	is(all[0].t, "events that are missing", events, 0)
+	return together(last)
+}
+
+// together sums windows of the same time. Its quantiles are the worst crowd's: those of all are not above them.
+func together(windows []window) (sum window) {
+	for _, w := range windows {
+		sum.Seconds, sum.Events, sum.Requests, sum.Rate = max(sum.Seconds, w.Seconds), sum.Events+w.Events, sum.Requests+w.Requests, sum.Rate+w.Rate
+		sum.P50, sum.P99, sum.Max = max(sum.P50, w.P50), max(sum.P99, w.P99), max(sum.Max, w.Max)
+	}
+	return sum
 }
 
 // stop ends the agents in the middle of their work, if they are still at it.

@@ -35,14 +35,16 @@ func TestLoad(t *testing.T) {
 	ramp := over / 5
 	ctx := within(t, 5*(over+ramp)+10*time.Minute)
 	l := crowdSite(t, ctx)
-	c := startCrowd(t, ctx, l, l.URL(), "--server", l.Server(), "--agents", fmt.Sprint(agents), "--steps", fmt.Sprint(steps),
-		"--over", over.String(), "--ramp", ramp.String(),
-		"--poll", "2s") // for real agents 0.5 s, each on its own machine; here they share the cores with the collector
-	c.ask("drain", &struct{}{}) // the installs are ordered
+	var all crowds
+	for before := 0; before < agents; before += crowdSize {
+		all = append(all, startCrowd(t, ctx, l, l.URL(), "--server", l.Server(), "--before", fmt.Sprint(before), "--agents", fmt.Sprint(min(crowdSize, agents-before)),
+			"--steps", fmt.Sprint(steps), "--over", over.String(), "--ramp", ramp.String(),
+			"--poll", "2s")) // for real agents 0.5 s, each on its own machine; here they share the cores with the collector
+	}
+	all.drain() // the installs are ordered
 	memory := watchMemory(t, l.Lab)
 	sleep(t, ctx, (over+ramp)/2)
-	var before window
-	c.ask("window", &before)
+	before := all.window()
 	t.Logf("%d agents, %d events each over %s, begins spread over %s", agents, 14+2*steps, over, ramp)
 	most := memory()
 	t.Logf("before the restart: %.0f events/s in %d requests, acknowledged p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB",
@@ -55,14 +57,10 @@ func TestLoad(t *testing.T) {
 	}
 	away := time.Since(down)
 	memory = watchMemory(t, l.Lab)
-	var drain struct {
-		Drained float64 `json:"drained"`
-	}
-	c.ask("drain", &drain)
-	var during window
-	c.ask("window", &during)
-	t.Logf("away for %.1f s, drained %.1f s after (p99 %.1f ms)", away.Seconds(), drain.Drained, during.P99)
-	after := c.result(agents * (14 + 2*steps))
+	drained := all.drain()
+	during := all.window()
+	t.Logf("away for %.1f s, drained %.1f s after (p99 %.1f ms)", away.Seconds(), drained, during.P99)
+	after := all.result(agents * (14 + 2*steps))
 	again := memory()
 	t.Logf("after that: %.0f events/s, p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB", after.Rate, after.P50, after.P99, again>>20)
 	for _, f := range []struct {
@@ -70,7 +68,7 @@ func TestLoad(t *testing.T) {
 		got, limit float64
 	}{
 		{"acknowledged, p99 before, ms", before.P99, 250},
-		{"drained after the restart, s", drain.Drained, 120},
+		{"drained after the restart, s", drained, 120},
 		{"RssAnon at most, MB", float64(max(most, again) >> 20), 600},
 	} {
 		verdict := "met"

@@ -123,6 +123,7 @@ type options struct {
 func (o *options) crowd(fs *flag.FlagSet) {
 	fs.IntVar(&o.c.Agents, "agents", 500, "number of agents")
 	fs.StringVar(&o.c.Prefix, "prefix", "load", "the nodes are called PREFIX00001 and so on")
+	fs.IntVar(&o.c.Before, "before", 0, "nodes of that prefix that are other crowds': the first is the one after them")
 	fs.StringVar(&o.profile, "profile", "load", "profile of the nodes")
 }
 
@@ -154,7 +155,7 @@ func (o *options) order(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return op.Order(ctx, load.Names(o.c.Prefix, o.c.Agents), o.profile)
+	return op.Order(ctx, o.c, o.profile)
 }
 
 func (o *options) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {

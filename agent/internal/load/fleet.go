@@ -22,7 +22,8 @@ type Config struct {
 	CA      string   // its pin, as report takes it
 	JoinKey string   // of the site
 	Dir     string   // for the agents' state directories; in memory, or their fsyncs compete with the collector's
-	Prefix  string   // the nodes are PREFIX00001 and so on, see Names
+	Prefix  string   // the nodes are PREFIX00001 and so on, see Name
+	Before  int      // nodes of that prefix that are not this crowd's: its first is the one after them; may be 0
 	Agents  int
 	Steps   int               // of an install, which has 14 + 2 × Steps events
 	Logs    int               // of an install, at most Steps
@@ -37,8 +38,8 @@ type Config struct {
 // Check says what is wrong with the settings.
 func (c *Config) Check() error {
 	switch {
-	case c.Agents < 1 || c.Agents > 1<<24:
-		return errors.New("agents: 1 to 16777216")
+	case c.Before < 0 || c.Agents < 1 || c.Before+c.Agents > 1<<24:
+		return errors.New("agents: 1 or more, with those before them 16777216 at most")
 	case c.Steps < 1 || c.Steps > 500:
 		return errors.New("steps: 1 to 500")
 	case c.Logs < 0 || c.Logs > c.Steps:
@@ -53,16 +54,8 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// Names are the nodes' names, of equal length.
-func Names(prefix string, agents int) []string {
-	out := make([]string, agents)
-	for i := range out {
-		out[i] = name(prefix, i)
-	}
-	return out
-}
-
-func name(prefix string, index int) string { return fmt.Sprintf("%s%05d", prefix, index+1) }
+// Name is the name of a node by its index, from 0 on. All are of equal length.
+func Name(prefix string, index int) string { return fmt.Sprintf("%s%05d", prefix, index+1) }
 
 // Fleet is a crowd of agents.
 type Fleet struct {
@@ -92,8 +85,8 @@ func New(c Config) (*Fleet, error) {
 		return nil, err
 	}
 	f := &Fleet{cfg: c, journey: newJourney(c.Steps, c.Logs, c.Lines), window: window{since: time.Now()}}
-	for i := range c.Agents {
-		f.nodes = append(f.nodes, &node{f: f, index: i, name: name(c.Prefix, i), logs: map[string]int64{}})
+	for i := c.Before; i < c.Before+c.Agents; i++ {
+		f.nodes = append(f.nodes, &node{f: f, index: i, name: Name(c.Prefix, i), logs: map[string]int64{}})
 	}
 	return f, nil
 }

@@ -40,7 +40,8 @@ func site(t *testing.T, change func(*load.Config)) (*prototest.Collector, map[st
 		t.Fatal(err)
 	}
 	installs := map[string]string{}
-	for i, name := range load.Names("n", cfg.Agents) {
+	for i := range cfg.Agents {
+		name := load.Name("n", i)
 		c.Define(proto.NodeSpec{Name: name, MACs: []string{load.MAC(i)}})
 		installs[name], _ = c.Install(name, []prototest.Script{{Step: proto.Step{Name: "a", Phase: proto.PhasePost}, Body: "#!/bin/sh\n"}})
 	}

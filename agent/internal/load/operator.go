@@ -38,10 +38,14 @@ func NewOperator(path string) *Operator {
 	}}
 }
 
-// Order makes the nodes known that are not, with MAC as their addresses, and orders an install of each.
-func (o *Operator) Order(ctx context.Context, names []string, profile string) error {
+// Order makes those nodes of a crowd known that are not, with MAC as their addresses, and orders an install of each.
+func (o *Operator) Order(ctx context.Context, c Config, profile string) error {
+	names := make([]string, c.Agents)
+	for i := range names {
+		names[i] = Name(c.Prefix, c.Before+i)
+	}
 	err := each(ctx, names, func(ctx context.Context, i int) error {
-		_, err := o.do(ctx, "POST", "/v1/nodes", proto.NodeSpec{Name: names[i], MACs: []string{MAC(i)}, Profile: profile})
+		_, err := o.do(ctx, "POST", "/v1/nodes", proto.NodeSpec{Name: names[i], MACs: []string{MAC(c.Before + i)}, Profile: profile})
 		if isCode(err, proto.CodeExists) {
 			return nil
 		}

@@ -147,6 +147,9 @@ func (compute) Prepare(profile string, _ proto.NodeSpec) (*registry.Prepared, er
 	return p, nil
 }
 
+// Frozen implements registry.Profiles.
+func (c compute) Frozen() registry.Profiles { return c }
+
 // Names and Info are what the API asks of it.
 func (compute) Names() []string { return []string{"compute"} }
 

@@ -18,6 +18,32 @@ import (
 type profiles struct {
 	set  *profile.Set
 	logs func() []string // the sorts of the frontend's logs that are read now, as sequence.Visible knows them; nil: none
+
+	snapshots map[string]snapshot // by name, if they are frozen
+}
+
+// snapshot is a profile's steps and their scripts.
+type snapshot struct {
+	steps   []proto.Step
+	scripts map[string][]byte
+}
+
+// Frozen implements registry.Profiles.
+func (p profiles) Frozen() registry.Profiles {
+	p.snapshots = map[string]snapshot{}
+	return p
+}
+
+func (p profiles) snapshot(f *profile.Profile) (snapshot, error) {
+	if s, ok := p.snapshots[f.Name]; ok {
+		return s, nil
+	}
+	steps, scripts, err := f.Snapshot(p.set.Scripts())
+	s := snapshot{steps, scripts}
+	if err == nil && p.snapshots != nil {
+		p.snapshots[f.Name] = s
+	}
+	return s, err
 }
 
 // sequence is a profile's, of which only those stages are awaited that somebody here could report.
@@ -59,7 +85,7 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	if !ok {
 		return nil, proto.NewProblem(404, proto.CodeUnknownProfile, "there is no profile "+name, "provost profile list shows every profile")
 	}
-	steps, scripts, err := f.Snapshot(p.set.Scripts())
+	s, err := p.snapshot(f)
 	if err != nil {
 		return nil, bad(err)
 	}
@@ -75,7 +101,7 @@ func (p profiles) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, er
 	if err != nil {
 		return nil, bad(fmt.Errorf("profile %s: %w", f.Name, err))
 	}
-	return &registry.Prepared{Steps: steps, Scripts: scripts, Recipe: registry.Recipe{
+	return &registry.Prepared{Steps: s.steps, Scripts: s.scripts, Recipe: registry.Recipe{
 		Profile: f.Name, Kind: f.Kind, Family: f.Family, Boot: f.Boot, Loader: f.Loader, Attempts: f.Attempts, OnFailure: f.OnFailure, HoldLimit: f.HoldLimit,
 		SealWait: f.SealWait, Deadline: f.Deadline, Trust: f.Trust, Sequence: p.sequence(f), Kernel: f.Kernel, Initrds: f.Initrds,
 		LocalBoot: f.LocalBoot, Args: f.Args, Vars: vars, Answer: recipe, RescueKeys: rescue,

@@ -40,7 +40,7 @@ func openSite(dir string, logs func() []string) (*site, error) {
 		return nil, err
 	}
 	s := &site{dir: dir, logs: logs}
-	s.now.Store(&reading{profiles{set, logs}, problemsOf(err)})
+	s.now.Store(&reading{profiles{set: set, logs: logs}, problemsOf(err)})
 	return s, nil
 }
 
@@ -81,7 +81,7 @@ func (s *site) reload() (*proto.ReloadAnswer, error) {
 			a.Removed = append(a.Removed, name)
 		}
 	}
-	s.now.Store(&reading{profiles: profiles{set, s.logs}})
+	s.now.Store(&reading{profiles{set: set, logs: s.logs}, nil})
 	return a, nil
 }
 
@@ -120,4 +120,5 @@ func (s *site) Info(name string) (proto.ProfileInfo, bool) { return s.now.Load()
 func (s *site) Prepare(name string, n proto.NodeSpec) (*registry.Prepared, error) {
 	return s.now.Load().Prepare(name, n)
 }
-func (s *site) problems() []string { return s.now.Load().problems }
+func (s *site) Frozen() registry.Profiles { return s.now.Load().Frozen() }
+func (s *site) problems() []string        { return s.now.Load().problems }

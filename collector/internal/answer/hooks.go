@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"text/template"
 )
 
@@ -42,14 +43,17 @@ func makeHooks(f format, external bool, d Data, v vars) (map[string]string, erro
 	return hooks, nil
 }
 
+var hookTemplates = sync.OnceValues(func() (*template.Template, error) {
+	return template.New("").Option("missingkey=error").Funcs(template.FuncMap{"sh": quoteShell}).ParseFS(hookFiles, "hooks/*.sh")
+})
+
 func hookScript(name string, view hookView) (string, error) {
-	t := template.New(name + ".sh").Option("missingkey=error").Funcs(template.FuncMap{"sh": quoteShell})
-	t, err := t.ParseFS(hookFiles, "hooks/agent.sh", "hooks/"+name+".sh")
+	t, err := hookTemplates()
 	if err != nil {
-		return "", fmt.Errorf("reading the hook %s: %w", name, err)
+		return "", fmt.Errorf("reading the hooks: %w", err)
 	}
 	var b strings.Builder
-	if err := t.Execute(&b, view); err != nil {
+	if err := t.ExecuteTemplate(&b, name+".sh", view); err != nil {
 		return "", fmt.Errorf("making the hook %s: %w", name, plainError(err))
 	}
 	return strings.TrimSpace(b.String()), nil

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 )
@@ -143,9 +144,53 @@ func sourceOf(source string, schemes []string) (string, error) {
 	return scheme, nil
 }
 
-// parseTemplate reads a template with the one that its format shares.
+// parseTemplate gives a recipe's template with the one that its format shares, for the variables and hooks of a node.
 func parseTemplate(f format, r *Recipe, v vars, hooks map[string]string) (*template.Template, error) {
-	t := template.New(r.Name).Option("missingkey=error").Funcs(functions(v, hooks))
+	t, err := read.template(f, r)
+	if err == nil {
+		t, err = t.Clone()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t.Funcs(functions(v, hooks)), nil
+}
+
+// texts are what a template is read from.
+type texts struct{ name, text, shared string }
+
+// templates are those that were read and found right: an order to a thousand nodes asks for the same one several thousand
+// times. A site has few, and what is left of those before a reload goes when there are too many.
+type templates struct {
+	mu  sync.Mutex
+	all map[texts]*template.Template
+}
+
+const maxTemplates = 64
+
+var read templates
+
+func (s *templates) template(f format, r *Recipe) (*template.Template, error) {
+	key := texts{r.Name, r.Text, r.Shared}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.all[key]; t != nil {
+		return t, nil
+	}
+	t, err := readTemplate(f, r)
+	if err != nil {
+		return nil, err
+	}
+	if s.all == nil || len(s.all) >= maxTemplates {
+		s.all = map[texts]*template.Template{}
+	}
+	s.all[key] = t
+	return t, nil
+}
+
+// readTemplate reads a template and looks at every value that it puts out.
+func readTemplate(f format, r *Recipe) (*template.Template, error) {
+	t := template.New(r.Name).Option("missingkey=error").Funcs(functions(nil, nil))
 	if r.Shared != "" {
 		if _, err := t.New(f.name + ".tmpl").Parse(r.Shared); err != nil {
 			return nil, err

@@ -54,10 +54,16 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 	}
 	// Reading scripts and signing takes long: it is done before, and what it rests on is looked at again inside.
 	all := make([]*prepared, 0, len(names))
+	profiles, recipes := r.opt.Profiles.Frozen(), map[string]*prepared{} // by digest: what many nodes share is held once
 	for _, name := range names {
-		p, err := r.prepare(name, o, within, actor)
+		p, err := r.prepare(profiles, name, o, within, actor)
 		if err != nil {
 			return err
+		}
+		if first := recipes[p.rec.Recipe]; first != nil {
+			p.recipe, p.encoded = first.recipe, first.encoded
+		} else {
+			recipes[p.rec.Recipe] = p
 		}
 		all = append(all, p)
 	}
@@ -77,7 +83,7 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 	})
 }
 
-func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Duration, actor string) (*prepared, error) {
+func (r *Registry) prepare(profiles Profiles, name string, o proto.InstallOrder, within proto.Duration, actor string) (*prepared, error) {
 	r.pub.RLock()
 	n := r.pub.nodes[name]
 	r.pub.RUnlock()
@@ -94,7 +100,7 @@ func (r *Registry) prepare(name string, o proto.InstallOrder, within proto.Durat
 	if err := r.checkProfile(profile); err != nil {
 		return nil, err
 	}
-	pp, err := r.opt.Profiles.Prepare(profile, n.Spec)
+	pp, err := profiles.Prepare(profile, n.Spec)
 	if err != nil {
 		return nil, err
 	}

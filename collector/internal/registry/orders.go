@@ -28,8 +28,9 @@ func (r *Registry) Command(ctx context.Context, names []string, verb proto.Verb,
 func (r *Registry) Retry(ctx context.Context, names []string, o proto.NodeOrder, actor string) ([]proto.PlanChange, error) {
 	plans := map[string]*newPlan{}
 	if !o.SamePlan {
+		profiles := r.opt.Profiles.Frozen()
 		for _, name := range names {
-			p, err := r.changedPlan(name)
+			p, err := r.changedPlan(profiles, name)
 			if err != nil {
 				return nil, err
 			}
@@ -206,7 +207,7 @@ type newPlan struct {
 }
 
 // changedPlan gives the new plan of a node's install, nil if nothing changed or the profile is gone.
-func (r *Registry) changedPlan(name string) (*newPlan, error) {
+func (r *Registry) changedPlan(profiles Profiles, name string) (*newPlan, error) {
 	n, in, err := r.installOf(name, "latest")
 	if err != nil {
 		if n := r.lookupNode(name); n == nil {
@@ -215,10 +216,10 @@ func (r *Registry) changedPlan(name string) (*newPlan, error) {
 		return nil, nil // canTake says what is the matter
 	}
 	rec := in.rec.Load()
-	if !r.opt.Profiles.Has(in.recipe.Profile) {
+	if !profiles.Has(in.recipe.Profile) {
 		return nil, nil
 	}
-	now, err := r.opt.Profiles.Prepare(in.recipe.Profile, n.Spec)
+	now, err := profiles.Prepare(in.recipe.Profile, n.Spec)
 	if err != nil {
 		return nil, err
 	}

@@ -20,9 +20,12 @@ type Profiles interface {
 	Has(profile string) bool
 	// Prepare gives what a profile makes of a node: a refusal (*proto.Problem) if it makes no sense.
 	Prepare(profile string, n proto.NodeSpec) (*Prepared, error)
+	// Frozen gives the profiles as they are now, for one order to many nodes and one goroutine: what Prepare reads of a profile
+	// is read once and is the same for all.
+	Frozen() Profiles
 }
 
-// Prepared is a profile as it is now, for one node.
+// Prepared is a profile as it is now, for one node. Steps and Scripts are never changed: nodes may share them.
 type Prepared struct {
 	Recipe  Recipe
 	Steps   []proto.Step      // with defaults, digests and sizes

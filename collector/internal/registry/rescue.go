@@ -27,7 +27,7 @@ func liveMedium(w string) bool {
 
 // rescue completes the decision for a node whose boot action is rescue; in is its newest install, nil if there is none.
 func (r *Registry) rescue(d boot.Decision, n *node, in *install, q boot.Request) (boot.Decision, error) {
-	recipe, err := r.rescueRecipe(n, in)
+	recipe, err := r.rescueRecipe(r.opt.Profiles, n, in)
 	if err != nil {
 		return d, err
 	}
@@ -54,7 +54,7 @@ func attended(args string) string {
 	}), " ")
 }
 
-func (r *Registry) rescueRecipe(n *node, in *install) (*Recipe, error) {
+func (r *Registry) rescueRecipe(profiles Profiles, n *node, in *install) (*Recipe, error) {
 	if in != nil && in.recipe.Kernel != "" {
 		return in.recipe, nil
 	}
@@ -65,7 +65,7 @@ func (r *Registry) rescueRecipe(n *node, in *install) (*Recipe, error) {
 	if err := r.checkProfile(n.Spec.Profile); err != nil {
 		return nil, err
 	}
-	p, err := r.opt.Profiles.Prepare(n.Spec.Profile, n.Spec)
+	p, err := profiles.Prepare(n.Spec.Profile, n.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +78,7 @@ func (r *Registry) rescueRecipe(n *node, in *install) (*Recipe, error) {
 
 // canRescue says why one of some nodes could not be booted for rescue.
 func (r *Registry) canRescue(names []string) error {
+	profiles := r.opt.Profiles.Frozen()
 	for _, name := range names {
 		r.pub.RLock()
 		n := r.pub.nodes[name]
@@ -89,7 +90,7 @@ func (r *Registry) canRescue(names []string) error {
 		if n == nil || n.Discovered {
 			return unknownNode(name)
 		}
-		if _, err := r.rescueRecipe(n, in); err != nil {
+		if _, err := r.rescueRecipe(profiles, n, in); err != nil {
 			return err
 		}
 	}

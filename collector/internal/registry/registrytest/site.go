@@ -243,6 +243,9 @@ func (p *Profiles) Prepare(name string, _ proto.NodeSpec) (*registry.Prepared, e
 	return nil, os.ErrNotExist
 }
 
+// Frozen implements registry.Profiles.
+func (p *Profiles) Frozen() registry.Profiles { return p }
+
 // Names and Info are what the API shows.
 func (p *Profiles) Names() (names []string) {
 	p.mu.Lock()
