@@ -37,7 +37,7 @@ type crowd struct {
 type crowds []*crowd
 
 // crowdSize is how many agents one crowd of several has.
-const crowdSize = 1000
+const crowdSize = 2000
 
 // window is what agentload measured in a stretch of time.
 type window struct {
@@ -122,7 +122,8 @@ func startCrowd(t *testing.T, ctx context.Context, l *crowded, url string, args 
 	args = append([]string{"run", "--url", url, "--ca", l.CA(), "--join-key-file", l.JoinKey()}, args...)
 	c := &crowd{t: t, log: path, cmd: exec.CommandContext(ctx, l.agentload, args...)}
 	c.cmd.Stderr = log
-	c.cmd.Env = append(os.Environ(), "GOGC=400") // real agents have machines of their own: here memory is cheaper than time
+	// Real agents have machines of their own. Here memory is cheaper than time, and one processor looks for work in vain less often.
+	c.cmd.Env = append(os.Environ(), "GOGC=400", "GOMAXPROCS=1")
 	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
 	c.cmd.WaitDelay = 10 * time.Second
 	in, err := c.cmd.StdinPipe()

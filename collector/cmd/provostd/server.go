@@ -86,6 +86,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.store, err = store.Open(s.databasePath(), store.Options{Log: s.log}); err != nil {
 		return err
 	}
+	s.log.Info("database is open", "path", s.databasePath(), "took", time.Since(s.started).Round(time.Millisecond))
 	if s.logs, err = store.OpenLogs(filepath.Join(data, "logs")); err != nil {
 		return err
 	}
@@ -115,6 +116,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.log.Info("nodes are read", "took", time.Since(s.started).Round(time.Millisecond))
 	if s.read, err = openLogs(ctx, &s.set.Evidence, s.reg, s.log); err != nil {
 		return err
 	}
@@ -181,9 +183,12 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-failed:
 		err = fmt.Errorf("listening: %w", err)
 	}
+	begin := time.Now()
 	s.shutdown()
+	answered := time.Since(begin)
 	stop()
 	wg.Wait()
+	s.log.Info("stopped", "took", time.Since(begin).Round(time.Millisecond), "requests", answered.Round(time.Millisecond))
 	return err
 }
 

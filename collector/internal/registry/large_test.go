@@ -56,6 +56,34 @@ func others(t testing.TB, s *registrytest.Site, do func()) (longest time.Duratio
 	return longest, times
 }
 
+// TestReadOnce: orders to many nodes read profiles, with their scripts, once for all of them.
+func TestReadOnce(t *testing.T) {
+	t.Parallel()
+	s := registrytest.New(t)
+	names := many(t, s, 3)
+	for _, order := range []struct {
+		what string
+		give func() error
+	}{
+		{"rescue", func() error { return s.SetBootAction(ctx, names, proto.BootRescue, "op", "") }},
+		{"install", func() error { return s.Order(ctx, names, proto.InstallOrder{}, "op") }},
+		{"retry", func() error {
+			if err := s.Command(ctx, names, proto.VerbRetry, proto.NodeOrder{}, "op"); code(err) != proto.CodeConflict { // nothing waits
+				return err
+			}
+			return nil
+		}},
+	} {
+		if err := order.give(); err != nil {
+			t.Errorf("%s: %v", order.what, err)
+		}
+		if s.Profiles.Live > 0 {
+			t.Errorf("%s read a profile %d times for single nodes", order.what, s.Profiles.Live)
+			s.Profiles.Live = 0
+		}
+	}
+}
+
 // BenchmarkLarge is how long orders to 10,000 nodes take, what becomes of them when their time is over, and how long others
 // wait for the writer meanwhile.
 func BenchmarkLarge(b *testing.B) {

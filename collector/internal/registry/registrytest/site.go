@@ -175,8 +175,16 @@ func Boot(n byte) string {
 
 // Profiles are a site's. The zero Steps of a profile are one step, "one".
 type Profiles struct {
-	mu  sync.Mutex
-	All map[string]*registry.Prepared
+	mu   sync.Mutex
+	All  map[string]*registry.Prepared
+	Live int // how often Prepare was called of other than Frozen ones
+}
+
+// still are Profiles that are Frozen.
+type still struct{ *Profiles }
+
+func (p still) Prepare(name string, _ proto.NodeSpec) (*registry.Prepared, error) {
+	return p.prepare(name)
 }
 
 // NewProfiles gives the profile "compute".
@@ -235,6 +243,13 @@ func (p *Profiles) Has(name string) bool {
 // Prepare implements registry.Profiles.
 func (p *Profiles) Prepare(name string, _ proto.NodeSpec) (*registry.Prepared, error) {
 	p.mu.Lock()
+	p.Live++
+	p.mu.Unlock()
+	return p.prepare(name)
+}
+
+func (p *Profiles) prepare(name string) (*registry.Prepared, error) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	if v := p.All[name]; v != nil {
 		copied := *v
@@ -244,7 +259,7 @@ func (p *Profiles) Prepare(name string, _ proto.NodeSpec) (*registry.Prepared, e
 }
 
 // Frozen implements registry.Profiles.
-func (p *Profiles) Frozen() registry.Profiles { return p }
+func (p *Profiles) Frozen() registry.Profiles { return still{p} }
 
 // Names and Info are what the API shows.
 func (p *Profiles) Names() (names []string) {
