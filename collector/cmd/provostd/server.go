@@ -148,6 +148,7 @@ func (s *Server) serve(bootHandler http.Handler) {
 	secure := common(s.api)
 	secure.IdleTimeout = agentIdle
 	secure.TLSConfig = s.ca.TLSConfig()
+	newHandshakes().bound(secure.TLSConfig)
 	local := common(withProfiling(s.api))
 	local.ConnContext = api.ConnContext
 	s.servers = []server{{secure, func() error { return secure.ServeTLS(s.tls, "", "") }}, {local, func() error { return local.Serve(s.socket) }}}
