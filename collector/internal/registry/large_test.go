@@ -3,7 +3,9 @@
 package registry_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -82,6 +84,42 @@ func TestReadOnce(t *testing.T) {
 			s.Profiles.Live = 0
 		}
 	}
+}
+
+// TestRefusalsAreShort: a refusal names the nodes that it is for, and fits a terminal and every bound of an answer, however many
+// they are.
+func TestRefusalsAreShort(t *testing.T) {
+	t.Parallel()
+	s := registrytest.New(t)
+	var names []string
+	for i, name := range many(t, s, 4000) {
+		if i%97 > i%89 { // nothing that could be folded well
+			names = append(names, name)
+		}
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		var p *proto.Problem
+		if !errors.As(err, &p) {
+			t.Fatalf("%s = %v, want a refusal", what, err)
+		}
+		if !strings.Contains(p.Detail, fmt.Sprintf("%d nodes, n", len(names))) || len(p.Detail) > 700 || len(p.Hint) > 200 {
+			t.Errorf("%s says in %d and %d bytes: %.700q, hint %.200q", what, len(p.Detail), len(p.Hint), p.Detail, p.Hint)
+		}
+	}
+	refused("abort", s.Command(ctx, names, proto.VerbAbort, proto.NodeOrder{}, "op"))
+	if err := s.Order(ctx, names, proto.InstallOrder{}, "op"); err != nil {
+		t.Fatal(err)
+	}
+	refused("rm", s.RemoveNodes(ctx, names, ""))
+	if err := errors.Join(s.Command(ctx, names, proto.VerbAbort, proto.NodeOrder{}, "op"), s.SetBootAction(ctx, names, proto.BootDisk, "op", "")); err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	if err := s.PatchNodes(ctx, names, proto.NodePatch{Protected: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	refused("install", s.Order(ctx, names, proto.InstallOrder{}, "op"))
 }
 
 // BenchmarkLarge is how long orders to 10,000 nodes take, what becomes of them when their time is over, and how long others

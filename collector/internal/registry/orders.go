@@ -120,7 +120,8 @@ func (c *change) canTake(names []string, verb proto.Verb) error {
 		}
 	}
 	if len(cannot) > 0 {
-		return problem(409, proto.CodeConflict, "provost status shows which nodes wait; provost install begins anew", "%s %s", why, strings.Join(cannot, ","))
+		named, _ := setOf(cannot)
+		return problem(409, proto.CodeConflict, "provost status shows which nodes wait; provost install begins anew", "%s %s", why, named)
 	}
 	return nil
 }

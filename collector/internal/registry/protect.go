@@ -2,10 +2,7 @@
 
 package registry
 
-import (
-	"provost/collector/internal/nodeset"
-	"provost/proto"
-)
+import "provost/proto"
 
 // unprotected refuses what would cost a protected node its system or its history, and names all such nodes.
 func (c *change) unprotected(names []string, what string) error {
@@ -18,8 +15,8 @@ func (c *change) unprotected(names []string, what string) error {
 	if len(guarded) == 0 {
 		return nil
 	}
-	set := nodeset.Fold(guarded)
-	return problem(409, proto.CodeConflict, "provost node set '"+set+"' --unprotect, if that is meant", "%s refused, nothing was done: protected: %s", what, proto.Clip(set, 500))
+	named, argument := setOf(guarded)
+	return problem(409, proto.CodeConflict, "provost node set "+argument+" --unprotect, if that is meant", "%s refused, nothing was done: protected: %s", what, named)
 }
 
 // canProtect refuses to call a node protected that is about to be installed.

@@ -49,7 +49,8 @@ func (r *Registry) RemoveNodes(ctx context.Context, names []string, reason strin
 			}
 		}
 		if len(busy) > 0 {
-			return problem(409, proto.CodeConflict, "provost abort "+strings.Join(busy, ",")+" ends it", "an install is under way on %s", strings.Join(busy, ","))
+			named, argument := setOf(busy)
+			return problem(409, proto.CodeConflict, "provost abort "+argument+" ends it", "an install is under way on %s", named)
 		}
 		for _, name := range names {
 			n := c.node(name)

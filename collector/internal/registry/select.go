@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -30,10 +31,21 @@ func (r *Registry) Select(expr string, discovered bool) ([]string, error) {
 	}
 	r.pub.RUnlock()
 	if len(unknown) > 0 {
-		return nil, problem(404, proto.CodeUnknownNode, "nothing was done; provost node list shows every node", "there is no node %s",
-			proto.Clip(nodeset.Fold(unknown), 500))
+		named, _ := setOf(unknown)
+		return nil, problem(404, proto.CodeUnknownNode, "nothing was done; provost node list shows every node", "there is no node %s", named)
 	}
 	return names, nil
+}
+
+// setOf writes names as a node set for a message, however many there are, and as an argument for a shell, which is NODES where
+// nobody would type it.
+func setOf(names []string) (named, argument string) {
+	const most = 500 // bytes
+	set := nodeset.Fold(names)
+	if len(set) > most {
+		return fmt.Sprintf("%d nodes, %s", len(names), proto.Clip(set, most)), "NODES"
+	}
+	return set, "'" + set + "'"
 }
 
 // resolver tells nodeset about the nodes.
