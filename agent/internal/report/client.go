@@ -3,6 +3,7 @@
 package report
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -88,6 +89,7 @@ func newClient(urls []string, pin *Pin, timing Timing, version string) *client {
 			TLSClientConfig:       pin.tls(),
 			TLSHandshakeTimeout:   timing.Dial,
 			ResponseHeaderTimeout: timing.Request,
+			WriteBufferSize:       recordSize,
 			DisableCompression:    true,
 			MaxIdleConnsPerHost:   1,
 			IdleConnTimeout:       15 * time.Second, // half of a heartbeat: an idle agent holds no connection of the collector's
@@ -152,7 +154,7 @@ func (c *client) once(ctx context.Context, base string, q request) ([]byte, erro
 	defer cancel()
 	var raw any // nil for none: an empty body is one, too
 	if len(q.body) > 0 {
-		raw = q.body
+		raw = retryablehttp.ReaderFunc(func() (io.Reader, error) { return pieces{bytes.NewReader(q.body)}, nil })
 	}
 	r, err := retryablehttp.NewRequestWithContext(ctx, q.method, base+q.path, raw)
 	if err != nil {
@@ -185,6 +187,18 @@ func (c *client) once(ctx context.Context, base string, q request) ([]byte, erro
 	}
 	return body, nil
 }
+
+// recordSize is the most bytes of a request in one TLS record. A collector in Go keeps for each connection room for the longest
+// that ever came over it: of ten thousand agents with a backlog that would be 16 KB each.
+const recordSize = 2 << 10
+
+// pieces gives a body to TLS in parts of that size.
+type pieces struct{ r *bytes.Reader }
+
+func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), recordSize)]) }
+
+// Len makes the body one of a known length.
+func (p pieces) Len() int { return p.r.Len() }
 
 // json sends v and decodes the answer into out.
 func (c *client) json(ctx context.Context, path string, v, out any) error {
