@@ -176,27 +176,11 @@ func (c *crowd) read(answer any) {
 	}
 }
 
-// result waits until every agent has come to its end, and fails the test by what was lost, doubled or out of order.
-func (c *crowd) result(events int) window { return crowds{c}.result(events) }
-
-// end is result for one of several crowds, with the number of its events.
-func (c *crowd) end() (window, int) {
-	c.t.Helper()
-	var r struct {
-		Events int      `json:"events"`
-		Window window   `json:"window"`
-		Faults []string `json:"faults"`
-		Count  int      `json:"fault_count"`
-	}
-	c.read(&r)
-	for _, f := range r.Faults {
-		c.t.Error(f)
-	}
-	is(c.t, "faults", r.Count, 0)
-	if err := c.cmd.Wait(); err != nil {
-		c.t.Errorf("agentload: %v", err)
-	}
-	return r.Window, r.Events
+// result is the end of a crowd and what became of its word.
+func (c *crowd) result(events int) window {
+	w := crowds{c}.end(events)
+	crowds{c}.verified()
+	return w
 }
 
 // ask gives every crowd a command and reads the answers.
@@ -224,15 +208,37 @@ func (all crowds) drain() (seconds float64) {
 // window is what was measured since the last one.
 func (all crowds) window() window { return together(ask[window](all, "window")) }
 
-// result waits for the end of each crowd, as crowd.result.
-func (all crowds) result(events int) window {
+// end waits until every agent has come to its end, and gives the last window.
+func (all crowds) end(events int) window {
 	var last []window
 	for _, c := range all {
-		w, n := c.end()
-		last, events = append(last, w), events-n
+		var e struct {
+			Events int    `json:"events"`
+			Window window `json:"window"`
+		}
+		c.read(&e)
+		last, events = append(last, e.Window), events-e.Events
 	}
 	is(all[0].t, "events that are missing", events, 0)
 	return together(last)
+}
+
+// verified waits until it was looked whether everything is there, and fails the test by what was lost, doubled or out of order.
+func (all crowds) verified() {
+	for _, c := range all {
+		var r struct {
+			Faults []string `json:"faults"`
+			Count  int      `json:"fault_count"`
+		}
+		c.read(&r)
+		for _, f := range r.Faults {
+			c.t.Error(f)
+		}
+		is(c.t, "faults", r.Count, 0)
+		if err := c.cmd.Wait(); err != nil {
+			c.t.Errorf("agentload: %v", err)
+		}
+	}
 }
 
 // together sums windows of the same time. Its quantiles are the worst crowd's: those of all are not above them.

@@ -60,8 +60,9 @@ func TestLoad(t *testing.T) {
 	drained := all.drain()
 	during := all.window()
 	t.Logf("away for %.1f s, drained %.1f s after (p99 %.1f ms)", away.Seconds(), drained, during.P99)
-	after := all.result(agents * (14 + 2*steps))
+	after := all.end(agents * (14 + 2*steps))
 	again := memory()
+	all.verified()
 	t.Logf("after that: %.0f events/s, p50 %.1f ms, p99 %.1f ms; RssAnon at most %d MB", after.Rate, after.P50, after.P99, again>>20)
 	for _, f := range []struct {
 		what       string

@@ -34,7 +34,7 @@ While it runs, run takes commands on its standard input, a line each, and answer
   window         what was measured since the last window
   acknowledged   the last record of each journal and the length of each log that the collector has acknowledged
   drain          the seconds until all that exists now is acknowledged
-At its end it says the last window, the whole run and the faults, in the same way.
+At its end it says the whole run with the last window, and, when it has verified everything, the faults, in the same way.
 
 Exit status: 0 good, 1 something is lost, doubled or wrong, 2 it could not be done, 64 usage.
 `
@@ -197,14 +197,18 @@ func (o *options) run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 	return o.drive(ctx, fleet, stdin, stdout, stderr)
 }
 
-// result is the last line.
-type result struct {
+// end is the last line but one.
+type end struct {
 	Agents int         `json:"agents"`
 	Events int         `json:"events"`
 	Took   float64     `json:"seconds"`
 	Last   load.Window `json:"window"`
-	Faults []string    `json:"faults"`
-	Count  int         `json:"fault_count"`
+}
+
+// result is the last line.
+type result struct {
+	Faults []string `json:"faults"`
+	Count  int      `json:"fault_count"`
 }
 
 func (o *options) drive(ctx context.Context, fleet *load.Fleet, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -221,7 +225,7 @@ func (o *options) drive(ctx context.Context, fleet *load.Fleet, stdin io.Reader,
 		}
 		return err
 	}
-	r := result{Agents: o.c.Agents, Events: fleet.Events(), Took: time.Since(start).Seconds(), Last: fleet.Window()}
+	e := end{Agents: o.c.Agents, Events: fleet.Events(), Took: time.Since(start).Seconds(), Last: fleet.Window()}
 	answered()
 	select {
 	case err := <-ended:
@@ -230,6 +234,12 @@ func (o *options) drive(ctx context.Context, fleet *load.Fleet, stdin io.Reader,
 		}
 	case <-time.After(time.Second): // it waits for its input, which has no end
 	}
+	if err := json.NewEncoder(stdout).Encode(e); err != nil {
+		return fmt.Errorf("writing the end: %w", err)
+	}
+	fmt.Fprintf(stderr, "agentload: %d events of %d agents in %.1f s, %.0f/s; last window: acknowledged p50 %.1f ms, p99 %.1f ms, max %.1f ms\n",
+		e.Events, e.Agents, e.Took, float64(e.Events)/e.Took, e.Last.P50, e.Last.P99, e.Last.Max)
+	var r result
 	r.Faults, r.Count = fleet.Faults()
 	said := len(r.Faults)
 	if o.server != "" {
@@ -239,8 +249,6 @@ func (o *options) drive(ctx context.Context, fleet *load.Fleet, stdin io.Reader,
 		}
 		r.Faults, r.Count = append(r.Faults, faults...), r.Count+n
 	}
-	fmt.Fprintf(stderr, "agentload: %d events of %d agents in %.1f s, %.0f/s; last window: acknowledged p50 %.1f ms, p99 %.1f ms, max %.1f ms\n",
-		r.Events, r.Agents, r.Took, float64(r.Events)/r.Took, r.Last.P50, r.Last.P99, r.Last.Max)
 	return conclude(r, r.Faults[said:], r.Count, stdout, stderr)
 }
 
