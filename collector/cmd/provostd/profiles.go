@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"provost/collector/internal/answer"
 	"provost/collector/internal/profile"
@@ -19,7 +20,13 @@ type profiles struct {
 	set  *profile.Set
 	logs func() []string // the sorts of the frontend's logs that are read now, as sequence.Visible knows them; nil: none
 
-	snapshots map[string]snapshot // by name, if they are frozen
+	frozen *snapshots // nil: each script is read when it is asked for
+}
+
+// snapshots are what was read of profiles, by name.
+type snapshots struct {
+	mu     sync.Mutex
+	byName map[string]snapshot
 }
 
 // snapshot is a profile's steps and their scripts.
@@ -30,18 +37,27 @@ type snapshot struct {
 
 // Frozen implements registry.Profiles.
 func (p profiles) Frozen() registry.Profiles {
-	p.snapshots = map[string]snapshot{}
+	p.frozen = &snapshots{byName: map[string]snapshot{}}
 	return p
 }
 
 func (p profiles) snapshot(f *profile.Profile) (snapshot, error) {
-	if s, ok := p.snapshots[f.Name]; ok {
+	read := func() (snapshot, error) {
+		steps, scripts, err := f.Snapshot(p.set.Scripts())
+		return snapshot{steps, scripts}, err
+	}
+	if p.frozen == nil {
+		return read()
+	}
+	p.frozen.mu.Lock()
+	defer p.frozen.mu.Unlock()
+	s, ok := p.frozen.byName[f.Name]
+	if ok {
 		return s, nil
 	}
-	steps, scripts, err := f.Snapshot(p.set.Scripts())
-	s := snapshot{steps, scripts}
-	if err == nil && p.snapshots != nil {
-		p.snapshots[f.Name] = s
+	s, err := read()
+	if err == nil {
+		p.frozen.byName[f.Name] = s
 	}
 	return s, err
 }

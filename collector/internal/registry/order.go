@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"provost/collector/internal/store"
@@ -53,19 +54,26 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 		return problem(400, proto.CodeBadRequest, "next_boot sets no limit", "within %s is too short", within)
 	}
 	// Reading scripts and signing takes long: it is done before, and what it rests on is looked at again inside.
-	all := make([]*prepared, 0, len(names))
-	profiles, recipes := r.opt.Profiles.Frozen(), map[string]*prepared{} // by digest: what many nodes share is held once
-	for _, name := range names {
-		p, err := r.prepare(profiles, name, o, within, actor)
+	all, profiles := make([]*prepared, len(names)), r.opt.Profiles.Frozen()
+	var mu sync.Mutex
+	recipes := map[string]*prepared{} // by digest: what many nodes share is held once
+	err := each(ctx, len(names), func(i int) (err error) {
+		p, err := r.prepare(profiles, names[i], o, within, actor)
 		if err != nil {
 			return err
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if first := recipes[p.rec.Recipe]; first != nil {
 			p.recipe, p.encoded = first.recipe, first.encoded
 		} else {
 			recipes[p.rec.Recipe] = p
 		}
-		all = append(all, p)
+		all[i] = p
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return r.once(ctx, names, nil, func(c *change) error {
 		if err := c.unprotected(names, "install"); err != nil {

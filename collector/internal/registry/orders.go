@@ -28,14 +28,17 @@ func (r *Registry) Command(ctx context.Context, names []string, verb proto.Verb,
 func (r *Registry) Retry(ctx context.Context, names []string, o proto.NodeOrder, actor string) ([]proto.PlanChange, error) {
 	plans := map[string]*newPlan{}
 	if !o.SamePlan {
-		profiles := r.opt.Profiles.Frozen()
-		for _, name := range names {
-			p, err := r.changedPlan(profiles, name)
-			if err != nil {
-				return nil, err
-			}
+		all, profiles := make([]*newPlan, len(names)), r.opt.Profiles.Frozen()
+		err := each(ctx, len(names), func(i int) (err error) {
+			all[i], err = r.changedPlan(profiles, names[i])
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i, p := range all {
 			if p != nil {
-				plans[name] = p
+				plans[names[i]] = p
 			}
 		}
 	}

@@ -20,8 +20,8 @@ type Profiles interface {
 	Has(profile string) bool
 	// Prepare gives what a profile makes of a node: a refusal (*proto.Problem) if it makes no sense.
 	Prepare(profile string, n proto.NodeSpec) (*Prepared, error)
-	// Frozen gives the profiles as they are now, for one order to many nodes and one goroutine: what Prepare reads of a profile
-	// is read once and is the same for all.
+	// Frozen gives the profiles as they are now, for one order to many nodes: what Prepare reads of a profile is read once and
+	// is the same for all.
 	Frozen() Profiles
 }
 
