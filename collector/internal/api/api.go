@@ -58,6 +58,7 @@ const (
 	maxOrder    = 1 << 20          // bytes of an operator's body
 	requestTime = 30 * time.Second // from the header's end to the begin of the answer
 	answerTime  = 2 * time.Minute  // for the whole answer
+	nodeTime    = time.Millisecond // more of both for each node of an order or a change; two slow processors need a half of it
 	maxInFlight = 96 << 20         // bytes of all bodies in memory: twelve of the largest
 	maxInHand   = 512              // agents' requests that are decoded and decided at once; a body takes some five times its bytes then
 )
@@ -162,10 +163,11 @@ func routes() []Route {
 
 // call is one request on its way.
 type call struct {
-	w   http.ResponseWriter
-	r   *http.Request
-	who principal
-	ctl *http.ResponseController
+	w     http.ResponseWriter
+	r     *http.Request
+	whole context.Context // the request's own, which requestTime does not end
+	who   principal
+	ctl   *http.ResponseController
 
 	limit int64         // bytes of the request's body
 	turns chan struct{} // of an agent: where to wait for a turn when its body is there
@@ -173,6 +175,16 @@ type call struct {
 }
 
 func (c *call) ctx() context.Context { return registry.By(c.r.Context(), c.by()) }
+
+// patient gives a request for n nodes the time that it may need, from now on, until the function that it gives is called.
+func (c *call) patient(n int) context.CancelFunc {
+	more, now := time.Duration(n)*nodeTime, time.Now()
+	c.ctl.SetReadDeadline(now.Add(requestTime + more)) // else a read in the background would end the request
+	c.ctl.SetWriteDeadline(now.Add(answerTime + more))
+	ctx, cancel := context.WithTimeout(c.whole, requestTime+more)
+	c.r = c.r.WithContext(ctx)
+	return cancel
+}
 
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -186,7 +198,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handler does what every route needs: limits, deadlines, credentials, and the one place where errors become answers.
 func (a *API) handler(route Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{w: w, r: r, ctl: http.NewResponseController(w), limit: route.limit}
+		c := &call{w: w, r: r, whole: r.Context(), ctl: http.NewResponseController(w), limit: route.limit}
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {

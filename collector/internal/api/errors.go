@@ -45,7 +45,7 @@ func asProblem(err error) *proto.Problem {
 	case errors.Is(err, store.ErrClosed):
 		return problem(503, proto.CodeBusy, "come again after Retry-After", "the collector is shutting down")
 	case errors.Is(err, context.DeadlineExceeded):
-		return problem(503, proto.CodeBusy, "come again after Retry-After", "the request waited for %s and was not begun", requestTime)
+		return problem(503, proto.CodeBusy, "come again after Retry-After", "the request had no turn in its time: nothing of it was done")
 	case errors.Is(err, store.ErrFull):
 		return problem(503, proto.CodeStorage, "make room on the frontend's disk; then the collector goes on by itself", "nothing was taken: the collector's disk is full")
 	case errors.Is(err, store.ErrStorage):

@@ -38,6 +38,7 @@ func (a *API) inventory(c *call) error {
 	if err := c.decode(&inv, true); err != nil {
 		return err
 	}
+	defer c.patient(len(inv.Nodes))()
 	answer, err := a.cfg.Registry.Import(c.ctx(), inv)
 	if err != nil {
 		return err

@@ -151,6 +151,7 @@ func (a *API) patchNodes(c *call) error {
 	if err != nil {
 		return err
 	}
+	defer c.patient(len(names))()
 	if err := a.cfg.Registry.PatchNodes(c.ctx(), names, patch); err != nil {
 		return err
 	}
@@ -166,6 +167,7 @@ func (a *API) removeNodes(c *call) error {
 	if err != nil {
 		return err
 	}
+	defer c.patient(len(names))()
 	if err := a.cfg.Registry.RemoveNodes(c.ctx(), names, o.Reason); err != nil {
 		return err
 	}

@@ -30,7 +30,8 @@ func (a *API) order(c *call, what, body string, o any, give func(ctx context.Con
 		names, err = a.selected(c, body, false)
 	}
 	if err == nil {
-		changes, err = give(ctx, names)
+		defer c.patient(len(names))()
+		changes, err = give(registry.By(c.r.Context(), who), names)
 	}
 	var given *registry.GivenError
 	if errors.As(err, &given) {

@@ -37,10 +37,12 @@ type Config struct {
 	Program   string // what asks, for the collector's history: NAME/VERSION (RFC 9110, User-Agent)
 }
 
-// The bounds of every wait. Together they bound a request for a document by its own context's end or answerLimit.
+// The bounds of every wait. Together they bound a request for a document by its own context's end or answerLimit, an order and a
+// change by orderLimit more.
 const (
 	dialLimit   = 5 * time.Second  // to connect, and to finish the TLS handshake
 	headerLimit = 30 * time.Second // from the request's end to the answer's first byte
+	orderLimit  = 3 * time.Minute  // the same of an order or a change: the collector takes 30 s at most and 1 ms for each node
 	answerLimit = 2 * time.Minute  // for a whole document; 100,000 nodes are some 40 MB
 	silentLimit = time.Minute      // without a byte in the middle of an answer that may be longer
 )
@@ -91,6 +93,7 @@ type Client struct {
 	token  string
 	agent  string // User-Agent
 	http   *http.Client
+	slow   *http.Client // for orders and changes
 	close  func()
 	again  []time.Duration // orderPauses
 	answer time.Duration   // answerLimit
@@ -113,8 +116,7 @@ func New(c Config) (*Client, error) {
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true,
 	}
-	cl := &Client{server: c.Server, agent: c.Program, close: transport.CloseIdleConnections, again: orderPauses, answer: answerLimit, silent: silentLimit}
-	cl.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	cl := &Client{server: c.Server, agent: c.Program, again: orderPauses, answer: answerLimit, silent: silentLimit}
 	dialer := &net.Dialer{Timeout: dialLimit}
 	switch u.Scheme {
 	case "unix":
@@ -147,6 +149,14 @@ func New(c Config) (*Client, error) {
 		if cl.token, err = readToken(c.TokenFile); err != nil {
 			return nil, err
 		}
+	}
+	same := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	slow := transport.Clone()
+	slow.ResponseHeaderTimeout = orderLimit
+	cl.http, cl.slow = &http.Client{Transport: transport, CheckRedirect: same}, &http.Client{Transport: slow, CheckRedirect: same}
+	cl.close = func() {
+		transport.CloseIdleConnections()
+		slow.CloseIdleConnections()
 	}
 	return cl, nil
 }
@@ -207,7 +217,11 @@ func (c *Client) do(ctx context.Context, method, path, key string, query url.Val
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	resp, err := c.http.Do(req)
+	by := c.http
+	if method != http.MethodGet {
+		by = c.slow
+	}
+	resp, err := by.Do(req)
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
 	}
@@ -261,7 +275,11 @@ func (c *Client) document(ctx context.Context, method, path string, query url.Va
 
 // keyed is document for an order that has a key.
 func (c *Client) keyed(ctx context.Context, method, path, key string, query url.Values, body, v any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, errSlow)
+	limit := c.answer
+	if method != http.MethodGet {
+		limit += orderLimit
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()
 	resp, err := c.do(ctx, method, path, key, query, body)
 	if err != nil {

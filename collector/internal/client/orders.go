@@ -58,7 +58,7 @@ func (c *Client) SetBoot(ctx context.Context, nodes string, order proto.NodeOrde
 }
 
 // orderPauses are the waits before the repeats of an order without an answer: long enough for a collector that is started
-// again. No repeat is begun a minute after the order (orderWithin): with the bounds of a request the last one ends within 3.
+// again. No repeat is begun a minute after the order (orderWithin): with the bounds of a request the last one ends within 6.
 var orderPauses = []time.Duration{time.Second, 3 * time.Second, 9 * time.Second}
 
 const orderWithin = time.Minute

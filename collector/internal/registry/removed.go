@@ -88,7 +88,8 @@ func (c *change) noteRemoval(n *node, reason string) error {
 	}
 	prefix, last := removalsPrefix(n.Spec.Name), uint64(0)
 	var keys []string
-	c.tx.Range(store.History, prefix, store.PrefixEnd(prefix), func(key string, _ []byte) bool {
+	// What this decision itself has written is not looked through for each of its nodes: a node is removed once in it.
+	c.tx.Reader.Range(store.History, prefix, store.PrefixEnd(prefix), func(key string, _ []byte) bool {
 		keys = append(keys, key)
 		return true
 	})

@@ -5,7 +5,8 @@ package store
 import (
 	"bytes"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	bolt "go.etcd.io/bbolt"
@@ -144,7 +145,7 @@ func (t *Tx) Range(b Bucket, from, to string, fn func(key string, value []byte) 
 			own = append(own, k)
 		}
 	}
-	sort.Strings(own)
+	slices.Sort(own)
 	stopped := false
 	emit := func(k string) bool { // the next of our own keys
 		if v := over[k]; v != nil && !fn(k, bytes.Clone(v)) {
@@ -191,13 +192,17 @@ func (t *Tx) Err() error { return t.err }
 func (t *Tx) wrote() bool { return len(t.over) > 0 || len(t.log.entries) > t.mark || t.trimTo > 0 }
 
 // merge moves what was written into bbolt's transaction, but for the events, which a group writes together. An error of it is
-// the disk's, or a bug.
+// the disk's, or a bug. Keys come in order: bbolt splits a page only when it writes it, and puts a key into the list of a page's
+// keys by moving those behind it, so that a hundred thousand new ones in any order would take minutes.
 func (t *Tx) merge(point func(string)) error {
+	var keys []string
 	for b, m := range t.over {
 		bucket := t.tx.Bucket([]byte(b))
-		for k, v := range m {
+		keys = slices.AppendSeq(keys[:0], maps.Keys(m))
+		slices.Sort(keys)
+		for _, k := range keys {
 			var err error
-			if v == nil {
+			if v := m[k]; v == nil {
 				err = bucket.Delete([]byte(k))
 			} else {
 				err = bucket.Put([]byte(k), v)
