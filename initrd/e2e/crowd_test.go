@@ -37,7 +37,7 @@ type crowd struct {
 type crowds []*crowd
 
 // crowdSize is how many agents one crowd of several has.
-const crowdSize = 500
+const crowdSize = 2000
 
 // window is what agentload measured in a stretch of time.
 type window struct {

@@ -5,6 +5,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -33,5 +34,22 @@ func BenchmarkUpdate(b *testing.B) {
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 		})
+	}
+}
+
+// BenchmarkMany is a decision about 100,000 nodes: as many new keys in one transaction, in no order.
+func BenchmarkMany(b *testing.B) {
+	const keys = 100_000
+	s := open(b, filepath.Join(b.TempDir(), "provost.db"), store.Options{})
+	for n := 0; b.Loop(); n++ {
+		err := s.Update(b.Context(), func(tx *store.Tx) error {
+			for _, i := range rand.Perm(keys) {
+				tx.Put(store.Installs, fmt.Sprintf("%04d-%06d", n, i), make([]byte, 500))
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
 }
