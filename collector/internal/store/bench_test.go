@@ -40,7 +40,11 @@ func BenchmarkUpdate(b *testing.B) {
 // BenchmarkMany is a decision about 100,000 nodes: as many new keys in one transaction, in no order.
 func BenchmarkMany(b *testing.B) {
 	const keys = 100_000
-	s := open(b, filepath.Join(b.TempDir(), "provost.db"), store.Options{})
+	s, err := store.Open(filepath.Join(b.TempDir(), "provost.db"), store.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
 	for n := 0; b.Loop(); n++ {
 		err := s.Update(b.Context(), func(tx *store.Tx) error {
 			for _, i := range rand.Perm(keys) {

@@ -22,7 +22,7 @@ import (
 
 // open opens a store in a temporary directory; at the end of the test it is closed and checked by bbolt's own check. A read
 // transaction may live forty times as long as it should: the machine may have much to do.
-func open(t testing.TB, path string, opt store.Options) *store.Store {
+func open(t *testing.T, path string, opt store.Options) *store.Store {
 	t.Helper()
 	opt.LongView = func(d time.Duration) {
 		if d > 40*store.MaxView {
