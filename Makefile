@@ -33,7 +33,7 @@ bin/provost: FORCE
 bin/mkinitrd: FORCE
 	@go build $(GOFLAGS_ALL) -o $@ ./initrd/cmd/mkinitrd
 
-test: build ## unit, race, command line and shell tests, and the VM tests of the main ways (some 14 minutes on 2 cores)
+test: build ## unit, race, command line and shell tests, and the VM tests of the main ways (some 12 minutes on 2 cores)
 	sh initrd/e2e/setup.sh test
 	CGO_ENABLED=1 go test -race -vet=off -timeout 30m ./... # make check vets
 	go test -tags e2e -count=1 -timeout 1h -run '^(TestKickstart|TestHappy|TestStepFailsWithItsCode|TestCollectorDownFromSealToFirstBoot|TestKills|TestPowerCut)$$' -v ./initrd/e2e
