@@ -86,7 +86,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.store, err = store.Open(s.databasePath(), store.Options{Log: s.log}); err != nil {
 		return err
 	}
-	s.log.Info("database is open", "path", s.databasePath(), "took", time.Since(s.started).Round(time.Millisecond))
+	s.log.Info("database is open", "path", s.databasePath(), "after", time.Since(s.started).Round(time.Millisecond))
 	if s.logs, err = store.OpenLogs(filepath.Join(data, "logs")); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("nodes are read", "took", time.Since(s.started).Round(time.Millisecond))
+	s.log.Info("nodes are read", "after", time.Since(s.started).Round(time.Millisecond))
 	if s.read, err = openLogs(ctx, &s.set.Evidence, s.reg, s.log); err != nil {
 		return err
 	}

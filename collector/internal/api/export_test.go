@@ -3,6 +3,9 @@
 package api
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"provost/collector/internal/auth"
@@ -49,3 +52,13 @@ const (
 // PeerName is how the history names a peer of the unix socket, and LoginOf who logged in before it was started.
 func PeerName(uid, login uint32) string { return peer{uid, login}.name() }
 func LoginOf(pid int32) uint32          { return loginOf(pid) }
+
+// Patient gives the context of a request for n nodes whose usual time is over.
+func Patient(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	c := &call{r: r.WithContext(over), whole: ctx, ctl: http.NewResponseController(httptest.NewRecorder())}
+	end := c.patient(n)
+	return c.r.Context(), end
+}
