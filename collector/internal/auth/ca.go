@@ -207,43 +207,31 @@ func (ca *CA) TLSConfig() *tls.Config {
 	return c
 }
 
-// SignPlan checks the plan and signs its JSON, in the way that proto.SignedPlan tells.
-func (ca *CA) SignPlan(p *proto.Plan) (*proto.SignedPlan, error) {
+// SignPlan checks the plan and signs its JSON, in the way that proto.SignedPlan tells, under the CA that a client trusts which
+// asked for a name in its handshake.
+func (ca *CA) SignPlan(name string, p *proto.Plan) (*proto.SignedPlan, error) {
 	if err := p.Check(); err != nil {
 		return nil, fmt.Errorf("signing the plan of %s: %w", p.Node, err)
 	}
-	payload, err := json.Marshal(p)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the plan of %s: %w", p.Node, err)
-	}
-	signed, err := (*ca.issuers.Load())[0].sign(payload)
+	i := ca.asked(name)
+	signed, err := i.sign(p)
 	if err != nil {
 		return nil, err
 	}
 	if bare, had := p.WithoutSecrets(proto.EveryPhase); had {
-		signed.Bare, err = ca.SignPlan(bare)
+		signed.Bare, err = i.sign(bare)
 	}
 	return signed, err
 }
 
-// SignAs gives a plan that SignPlan made, signed for a client that asked for a name in its handshake: the same bytes under
-// the CA that the client trusts.
-func (ca *CA) SignAs(name string, sp *proto.SignedPlan) (*proto.SignedPlan, error) {
-	i := ca.asked(name)
-	if cert, err := x509.ParseCertificate(sp.Cert); err == nil && cert.CheckSignatureFrom(i.cert) == nil {
-		return sp, nil
+func (ca *issuer) sign(p *proto.Plan) (*proto.SignedPlan, error) {
+	payload, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the plan of %s: %w", p.Node, err)
 	}
-	signed, err := i.sign(sp.Payload)
-	if err == nil && sp.Bare != nil {
-		signed.Bare, err = i.sign(sp.Bare.Payload)
-	}
-	return signed, err
-}
-
-func (ca *issuer) sign(payload []byte) (*proto.SignedPlan, error) {
 	sig, err := ca.signer.key.Sign(rand.Reader, slices.Concat([]byte(proto.PlanContext), payload), crypto.Hash(0))
 	if err != nil {
-		return nil, fmt.Errorf("signing a plan: %w", err)
+		return nil, fmt.Errorf("signing the plan of %s: %w", p.Node, err)
 	}
 	return &proto.SignedPlan{Payload: payload, Signature: sig, Cert: slices.Clone(ca.signer.cert.Raw)}, nil
 }

@@ -178,7 +178,7 @@ func verify(caPEM []byte, sp *proto.SignedPlan) error {
 func TestSignPlan(t *testing.T) {
 	dir := t.TempDir()
 	ca := open(t, dir)
-	sp, err := ca.SignPlan(plan())
+	sp, err := ca.SignPlan("", plan())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestSignPlan(t *testing.T) {
 func TestSignPlanChecksThePlan(t *testing.T) {
 	p := plan()
 	p.Steps[0].Digest = ""
-	if _, err := open(t, t.TempDir()).SignPlan(p); err == nil || !strings.Contains(err.Error(), "no digest") {
+	if _, err := open(t, t.TempDir()).SignPlan("", p); err == nil || !strings.Contains(err.Error(), "no digest") {
 		t.Errorf("SignPlan of a step without a digest = %v", err)
 	}
 }
@@ -316,7 +316,7 @@ func TestRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := open(t, dir)
 		cert := serverCert(t, first)
-		old, err := first.SignPlan(plan())
+		old, err := first.SignPlan("", plan())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +333,7 @@ func TestRenewal(t *testing.T) {
 			t.Error("the CA changed with the renewal")
 		}
 		time.Sleep(9 * 365 * 24 * time.Hour)
-		sp, err := open(t, dir).SignPlan(plan())
+		sp, err := open(t, dir).SignPlan("", plan())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -157,13 +157,9 @@ func (r *Registry) answerFile(in *install, n *node, q boot.Request, file string)
 
 // specOf is a node as an install of it was ordered: what can be said of it may have changed since then.
 func (r *Registry) specOf(in *install, n *node) (proto.NodeSpec, error) {
-	signed, err := r.signedPlan(in.id)
-	if err != nil || signed == nil { // erased: the node as it is now
+	plan, err := r.plan(in)
+	if err != nil || plan == nil { // erased: the node as it is now
 		return n.Spec, err
-	}
-	plan, err := proto.DecodePlan(signed.Payload)
-	if err != nil {
-		return proto.NodeSpec{}, fmt.Errorf("reading the plan of %s: %w", in.id, err)
 	}
 	spec := n.Spec
 	spec.Attrs, spec.Groups = plan.Attrs, plan.Groups

@@ -76,17 +76,13 @@ func (r *Registry) prepareBoot(name string) (*prepared, error) {
 			err = fmt.Errorf("it is of kind %s now", pp.Recipe.Kind)
 		}
 		p.rec.Reason = proto.Clip(fmt.Sprintf("as the boot before: profile %s: %v", in.recipe.Profile, err), proto.MaxMessage)
-		signed, err := r.signedPlan(in.id)
+		plan, err := r.plan(in)
 		if err != nil {
 			return nil, err
 		}
-		plan, err := proto.DecodePlan(signed.Payload)
-		if err != nil {
-			return nil, fmt.Errorf("reading the plan of %s: %w", in.id, err)
-		}
 		p.recipe, steps = in.recipe, plan.Steps
 	}
-	return p, r.complete(p, steps)
+	return p, r.complete(p, steps, new(stepFiles))
 }
 
 // begun: the boot got as far as its kernel, so that another fetch of its script is another boot.

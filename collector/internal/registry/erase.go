@@ -84,8 +84,9 @@ func (c *change) erase(id string, now time.Time) error {
 	}
 	rec := old.clone()
 	rec.Erased = true
-	c.tx.Delete(store.Plans, id)
-	c.tx.Delete(store.Plans, runKey(id))
+	if err := c.dropPlan(rec); err != nil {
+		return err
+	}
 	if a := in.recipe.Answer; a != nil && len(a.Secrets) > 0 {
 		recipe := *in.recipe
 		recipe.Answer = nil // nobody gets an answer file of this install any more

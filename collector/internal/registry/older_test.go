@@ -13,6 +13,7 @@ import (
 
 	"provost/collector/internal/registry/registrytest"
 	"provost/collector/internal/store"
+	"provost/proto"
 )
 
 // TestOlderDatabases: databases of earlier versions open, show what they held, and go on. Each fixture was written by the last
@@ -49,6 +50,16 @@ func TestOlderDatabases(t *testing.T) {
 			retain(t, s, 2)
 			s.Restart()
 			look()
+			a, err := s.Hello(ctx, "", registrytest.HelloOf(s.Script(registrytest.MAC(4)), registrytest.Boot(0x40)))
+			if err != nil || a.Plan == nil {
+				t.Fatalf("the hello of n4 = %+v, %v, want the plan that was signed when it was ordered", a, err)
+			}
+			if p, err := proto.DecodePlan(a.Plan.Payload); err != nil || p.Node != "n4" || len(p.Steps) != 1 || p.Steps[0].Name != "one" {
+				t.Errorf("its plan is %+v, %v", p, err)
+			}
+			if changed, err := s.Retry(ctx, []string{"n1"}, proto.NodeOrder{}, "test"); err != nil || len(changed) != 0 {
+				t.Errorf("a retry of n1, of the same profile = %+v, %v, want no new plan", changed, err)
+			}
 			s.Ordered("n4")
 			if n := s.Seen("n4"); n.Ordinal != 2 {
 				t.Errorf("a new install has the ordinal %d", n.Ordinal)

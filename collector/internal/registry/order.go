@@ -23,9 +23,9 @@ type prepared struct {
 	spec    proto.NodeSpec
 	profile string
 	rec     *installRecord
-	plan    []byte // the signed plan
 	recipe  *Recipe
 	encoded []byte // the recipe
+	steps   *stepFile
 	scripts map[string][]byte
 	source  proto.Source // who ordered it: the operator, or the boot server for a node that asked
 }
@@ -53,12 +53,13 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 	} else if within.D() < time.Second {
 		return problem(400, proto.CodeBadRequest, "next_boot sets no limit", "within %s is too short", within)
 	}
-	// Reading scripts and signing takes long: it is done before, and what it rests on is looked at again inside.
+	// Reading scripts and trying out answer files takes long: it is done before, and what it rests on is looked at again inside.
 	all, profiles := make([]*prepared, len(names)), r.opt.Profiles.Frozen()
 	var mu sync.Mutex
+	var files stepFiles
 	recipes := map[string]*prepared{} // by digest: what many nodes share is held once
 	err := each(ctx, len(names), func(i int) (err error) {
-		p, err := r.prepare(profiles, names[i], o, within, actor)
+		p, err := r.prepare(profiles, &files, names[i], o, within, actor)
 		if err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (r *Registry) Order(ctx context.Context, names []string, o proto.InstallOrd
 	})
 }
 
-func (r *Registry) prepare(profiles Profiles, name string, o proto.InstallOrder, within proto.Duration, actor string) (*prepared, error) {
+func (r *Registry) prepare(profiles Profiles, files *stepFiles, name string, o proto.InstallOrder, within proto.Duration, actor string) (*prepared, error) {
 	r.pub.RLock()
 	n := r.pub.nodes[name]
 	r.pub.RUnlock()
@@ -114,34 +115,23 @@ func (r *Registry) prepare(profiles Profiles, name string, o proto.InstallOrder,
 	}
 	p := &prepared{spec: n.Spec, profile: profile, recipe: &pp.Recipe, scripts: pp.Scripts, source: proto.SourceOperator}
 	p.rec = &installRecord{Label: o.Label, Reason: o.Reason, Actor: actor, Within: within}
-	return p, r.complete(p, pp.Steps)
+	return p, r.complete(p, pp.Steps, files)
 }
 
 // complete makes the record and the plan of an install of which node, recipe and source are set, and of the record what is not
 // the same in every one.
-func (r *Registry) complete(p *prepared, steps []proto.Step) (err error) {
+func (r *Registry) complete(p *prepared, steps []proto.Step, files *stepFiles) (err error) {
 	now := stamp(r.now())
 	if p.encoded, err = encode("recipe", p.recipe); err != nil {
 		return err
 	}
+	if p.steps, err = files.of(steps); err != nil {
+		return err
+	}
 	p.rec.ID, p.rec.Node, p.rec.Ordered, p.rec.Revision = proto.NewID(now), p.spec.Name, now, 1
 	p.rec.Recipe, p.rec.Allowed = proto.Digest(p.encoded), max(p.recipe.Attempts, 1)
-	p.rec.setSteps(steps)
-	p.plan, err = r.sign(p.rec, p.recipe, p.spec, steps)
-	return err
-}
-
-// sign makes the plan of an install and gives its SignedPlan's JSON.
-func (r *Registry) sign(rec *installRecord, recipe *Recipe, spec proto.NodeSpec, steps []proto.Step) ([]byte, error) {
-	now := r.now().UTC().Truncate(time.Second)
-	plan := &proto.Plan{Schema: proto.Schema, Node: rec.Node, Install: rec.ID, Revision: rec.Revision, Issued: now, Expires: now.Add(proto.PlanLife),
-		Profile: recipe.Profile, Kind: recipe.Kind, OnFailure: recipe.OnFailure, HoldLimit: recipe.HoldLimit, SealWait: recipe.SealWait, Attrs: spec.Attrs,
-		Groups: spec.Groups, Steps: steps, RescueKeys: recipe.RescueKeys}
-	signed, err := r.opt.Signer.SignPlan(plan)
-	if err != nil {
-		return nil, problem(422, proto.CodeBadProfile, "provost check shows what is wrong with the profiles", "profile %s makes no plan for %s: %v", recipe.Profile, rec.Node, err)
-	}
-	return encode("plan", signed)
+	p.rec.setSteps(p.steps)
+	return checkPlan(p.rec, p.recipe, p.spec, steps)
 }
 
 // order decides one install: what is under way is superseded, whatever its state.
@@ -154,9 +144,6 @@ func (c *change) order(p *prepared) error {
 		return problem(409, proto.CodeConflict, "order it again", "node %s was changed while its install was prepared", p.rec.Node)
 	}
 	rec := p.rec.clone()
-	if err := c.putSteps(rec); err != nil {
-		return err
-	}
 	n := *old
 	n.Unasked = false
 	n.Ordinal++
@@ -179,7 +166,9 @@ func (c *change) order(p *prepared) error {
 		c.putFile(digest, b)
 	}
 	c.putFile(rec.Recipe, p.encoded)
-	c.tx.Put(store.Plans, rec.ID, p.plan)
+	if err := c.putPlan(rec, p.spec, p.steps); err != nil {
+		return err
+	}
 	err := c.append(proto.Event{Kind: proto.KindOrdered, Source: p.source, Install: rec.ID, Node: rec.Node, Stage: "ordered",
 		Message: rec.Reason, Actor: rec.Actor})
 	return errors.Join(err, c.putInstall(rec), c.putNode(&n))
@@ -209,47 +198,6 @@ func sameSpec(a, b proto.NodeSpec) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)
 	return errX == nil && errY == nil && string(x) == string(y)
-}
-
-// signedPlan reads an install's plan; it is signed anew when half of its life is over. It is nil once the plan was erased.
-func (r *Registry) signedPlan(id string) (*proto.SignedPlan, error) {
-	r.pub.RLock()
-	in := r.pub.installs[id]
-	r.pub.RUnlock()
-	if in != nil && in.rec.Load().Erased {
-		return nil, nil
-	}
-	var b []byte
-	if err := r.st.View(func(s *store.Reader) error { b = s.Get(store.Plans, id); return nil }); err != nil {
-		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
-	}
-	var signed proto.SignedPlan
-	if err := json.Unmarshal(b, &signed); err != nil {
-		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
-	}
-	plan, err := proto.DecodePlan(signed.Payload)
-	if err != nil {
-		return nil, fmt.Errorf("reading the plan of %s: %w", id, err)
-	}
-	now := r.now().UTC().Truncate(time.Second)
-	if plan.Expires.Sub(now) > proto.PlanLife/2 {
-		return &signed, nil
-	}
-	plan.Issued, plan.Expires = now, now.Add(proto.PlanLife)
-	again, err := r.opt.Signer.SignPlan(plan)
-	if err != nil {
-		return nil, fmt.Errorf("signing the plan of %s again: %w", id, err)
-	}
-	return again, nil
-}
-
-// planFor gives an install's plan under the CA that the caller trusts, nil once it was erased.
-func (r *Registry) planFor(ctx context.Context, id string) (*proto.SignedPlan, error) {
-	sp, err := r.signedPlan(id)
-	if err != nil || sp == nil {
-		return nil, err
-	}
-	return r.opt.Signer.SignAs(callerOf(ctx).Asked, sp)
 }
 
 // File gives a script to an agent whose install's plan has it.

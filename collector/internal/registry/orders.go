@@ -5,11 +5,9 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
-	"provost/collector/internal/store"
 	"provost/proto"
 )
 
@@ -29,8 +27,9 @@ func (r *Registry) Retry(ctx context.Context, names []string, o proto.NodeOrder,
 	plans := map[string]*newPlan{}
 	if !o.SamePlan {
 		all, profiles := make([]*newPlan, len(names)), r.opt.Profiles.Frozen()
+		var files stepFiles
 		err := each(ctx, len(names), func(i int) (err error) {
-			all[i], err = r.changedPlan(profiles, names[i])
+			all[i], err = r.changedPlan(profiles, &files, names[i])
 			return err
 		})
 		if err != nil {
@@ -135,18 +134,10 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 	order := pendingOrder{Order: proto.Order{ID: proto.NewID(c.now), Verb: verb, Step: o.Step, Actor: actor, Reason: o.Reason},
 		Given: c.now}
 	if p != nil {
-		if p.base != rec.Revision || p.install != rec.ID {
-			return problem(409, proto.CodeConflict, "give the order again", "the plan of %s was changed while the order was prepared", name)
-		}
-		rec.Revision, order.WithPlan = p.revision, true
-		rec.setSteps(p.steps)
-		if err := c.putSteps(rec); err != nil {
+		if err := c.bring(rec, p); err != nil {
 			return err
 		}
-		for digest, b := range p.scripts {
-			c.putFile(digest, b)
-		}
-		c.tx.Put(store.Plans, rec.ID, p.signed)
+		order.WithPlan = true
 	}
 	if known := rec.has(o.Step) || n.remembersStep(o.Step); o.Step != "" && o.Step != "all" && len(rec.Steps) > 0 && !known {
 		var names []string
@@ -197,76 +188,6 @@ func (c *change) command(name string, verb proto.Verb, o proto.NodeOrder, actor 
 // has reports whether the present plan has a step.
 func (rec *installRecord) has(step string) bool {
 	return slices.ContainsFunc(rec.Steps, func(st stepRef) bool { return st.Name == step })
-}
-
-// newPlan is what a profile makes of an install now that it was not when it was ordered.
-type newPlan struct {
-	install  string
-	was      []proto.Step // of the plan before it
-	base     int          // revision that it replaces
-	revision int
-	steps    []proto.Step
-	scripts  map[string][]byte
-	signed   []byte
-}
-
-// changedPlan gives the new plan of a node's install, nil if nothing changed or the profile is gone.
-func (r *Registry) changedPlan(profiles Profiles, name string) (*newPlan, error) {
-	n, in, err := r.installOf(name, "latest")
-	if err != nil {
-		if n := r.lookupNode(name); n == nil {
-			return nil, err
-		}
-		return nil, nil // canTake says what is the matter
-	}
-	rec := in.rec.Load()
-	if !profiles.Has(in.recipe.Profile) {
-		return nil, nil
-	}
-	now, err := profiles.Prepare(in.recipe.Profile, n.Spec)
-	if err != nil {
-		return nil, err
-	}
-	before, err := r.signedPlan(rec.ID)
-	if err != nil || before == nil { // of one that is over: canTake says so
-		return nil, err
-	}
-	plan, err := proto.DecodePlan(before.Payload)
-	if err != nil {
-		return nil, fmt.Errorf("reading the plan of %s: %w", rec.ID, err)
-	}
-	was, err := encode("steps", plan.Steps)
-	if err != nil {
-		return nil, err
-	}
-	is, err := encode("steps", now.Steps)
-	if err != nil || string(was) == string(is) {
-		return nil, err
-	}
-	p := &newPlan{install: rec.ID, was: plan.Steps, base: rec.Revision, revision: rec.Revision + 1, steps: now.Steps, scripts: now.Scripts}
-	next := rec.clone()
-	next.Revision = p.revision
-	p.signed, err = r.sign(next, in.recipe, n.Spec, now.Steps)
-	return p, err
-}
-
-// planChanges says what is new in plans, once for all nodes of which it is the same.
-func planChanges(names []string, plans map[string]*newPlan) []proto.PlanChange {
-	var out []proto.PlanChange
-	for _, name := range names {
-		p := plans[name]
-		if p == nil {
-			continue
-		}
-		d := proto.DiffSteps(p.was, p.steps)
-		i := slices.IndexFunc(out, d.Same)
-		if i < 0 {
-			i = len(out)
-			out = append(out, d)
-		}
-		out[i].Nodes = append(out[i].Nodes, name)
-	}
-	return out
 }
 
 func (r *Registry) lookupNode(name string) *node {

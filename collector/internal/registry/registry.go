@@ -34,9 +34,8 @@ type Prepared struct {
 
 // Signer signs plans.
 type Signer interface {
-	SignPlan(*proto.Plan) (*proto.SignedPlan, error)
-	// SignAs gives a plan that SignPlan made for a client that asked for a name in its handshake: see proto.PinName.
-	SignAs(name string, p *proto.SignedPlan) (*proto.SignedPlan, error)
+	// SignPlan checks a plan and signs it for a client that asked for a name in its handshake: see proto.PinName.
+	SignPlan(name string, p *proto.Plan) (*proto.SignedPlan, error)
 }
 
 // Options are what a Registry works with. Now and Log may be left out.

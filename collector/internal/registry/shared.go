@@ -15,11 +15,12 @@ import (
 )
 
 // shared is what many installs have in common, in memory once: by digest, as in bucket files. Recipes have secrets and go
-// with their last install; lists of steps are few and stay.
+// with their last install, steps as plans have them as soon as no plan is made of them; lists of steps are few and stay.
 type shared struct {
 	mu      sync.Mutex
 	recipes map[string]weak.Pointer[Recipe]
 	steps   map[string][]stepRef
+	full    map[string]weak.Pointer[[]proto.Step]
 }
 
 // recipe gives the recipe of a digest: the one that is there, else rc from then on.
@@ -54,6 +55,32 @@ func (s *shared) stepList(digest string, steps []stepRef) []stepRef {
 	return steps
 }
 
+// fullSteps gives the steps of a digest with all that a plan has of them. read gives their JSON, if it is needed.
+func (s *shared) fullSteps(digest string, read func() []byte) ([]proto.Step, error) {
+	if digest == "" {
+		return nil, nil
+	}
+	s.mu.Lock()
+	was := s.full[digest].Value()
+	s.mu.Unlock()
+	if was != nil {
+		return *was, nil
+	}
+	steps := new([]proto.Step)
+	if err := json.Unmarshal(read(), steps); err != nil {
+		return nil, fmt.Errorf("reading its steps: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for digest, p := range s.full {
+		if p.Value() == nil {
+			delete(s.full, digest)
+		}
+	}
+	set(&s.full, digest, weak.Make(steps))
+	return *steps, nil
+}
+
 // recipeOf reads a recipe once.
 func (r *Registry) recipeOf(digest string) (*Recipe, error) {
 	if rc := r.shared.recipe(digest, nil); rc != nil {
@@ -71,10 +98,11 @@ func (r *Registry) fillSteps(rec *installRecord) error {
 	if rec.StepList == "" {
 		return nil // it has none, or them itself, as before schema 3
 	}
+	oneWord(&rec.StepList)
 	if rec.Steps = r.shared.stepList(rec.StepList, nil); rec.Steps != nil {
 		return nil
 	}
-	steps := []stepRef{}
+	steps := []stepRef{} // of those of schema 3 and 4 there is no more
 	if err := r.readFile(rec.StepList, &steps); err != nil {
 		return fmt.Errorf("reading its steps: %w", err)
 	}
@@ -88,35 +116,6 @@ func (r *Registry) readFile(digest string, v any) error {
 		return err
 	}
 	return json.Unmarshal(b, v)
-}
-
-// putSteps writes the steps of a record where all that have the same find them.
-func (c *change) putSteps(rec *installRecord) error {
-	if len(rec.Steps) == 0 {
-		rec.StepList = ""
-		return nil
-	}
-	b, err := encode("steps", rec.Steps)
-	if err != nil {
-		return err
-	}
-	rec.StepList = proto.Digest(b)
-	rec.Steps = c.r.shared.stepList(rec.StepList, rec.Steps)
-	c.putFile(rec.StepList, b)
-	return nil
-}
-
-// setSteps makes steps those of the record's present plan. The scripts of the plan before it can still be fetched.
-func (rec *installRecord) setSteps(steps []proto.Step) {
-	for _, s := range rec.Steps {
-		if !slices.Contains(rec.Files, s.Digest) {
-			rec.Files = append(rec.Files, s.Digest)
-		}
-	}
-	rec.Steps, rec.MaxReboots = make([]stepRef, len(steps)), maxReboots(steps)
-	for i, s := range steps {
-		rec.Steps[i] = stepRef{s.Name, s.Phase, s.Digest}
-	}
 }
 
 // names reports whether a script is one of the record's plan, or of one before it.

@@ -25,6 +25,7 @@ var migrations = []func(*bolt.Tx) error{
 		}
 		return newID(tx)
 	},
+	func(*bolt.Tx) error { return nil }, // 5: plans are kept as what they are made of; both forms are read
 }
 
 // migrate brings an older file up to Schema. What is newer, or no file of ours, is left for checkSchema to refuse.

@@ -23,8 +23,8 @@ type Bucket string
 const (
 	Nodes    Bucket = "nodes"    // node's name → what an operator said of it, its boot action, its current install
 	Installs Bucket = "installs" // install's id → what was ordered
-	Plans    Bucket = "plans"    // install's id → its signed plan
-	Files    Bucket = "files"    // SHA-256 in hex → a script's bytes
+	Plans    Bucket = "plans"    // install's id → what its plan is made of
+	Files    Bucket = "files"    // SHA-256 in hex → a script, or what is shared by installs: recipes, steps
 	States   Bucket = "states"   // install's id → checkpoint of what its events say, up to a revision
 	Tokens   Bucket = "tokens"   // SHA-256 of a token → whose it is
 	Settings Bucket = "settings" // single values of the collector itself
@@ -42,7 +42,7 @@ var (
 )
 
 // Schema is the layout that this package writes. A greater one in a file is refused, a smaller one is brought up to it.
-const Schema = 4
+const Schema = 5
 
 const (
 	// fill is how full bbolt leaves a page of events: keys only ever grow, so there is nothing to leave room for.
