@@ -22,7 +22,7 @@ type effect struct {
 var effects = []effect{
 	{
 		"any that has a stage, but for a failed one, a stall, a missed deadline, and a step's word of `booted` or `sealed`", milestone,
-		"the stage was reached", func(s *State, e *proto.Event, p Pos) { s.Stages = see(s.Stages, e.Stage, p) },
+		"the stage was reached", func(s *State, e *proto.Event, p Pos) { see(&s.Stages, e.Stage, p) },
 		"whoever saw it; a step cannot know what only the whole system shows",
 	},
 	{
@@ -47,7 +47,7 @@ var effects = []effect{
 	},
 	{
 		"`stage` `booted` of a callback or another system's client", told,
-		"a system without an agent is booted", func(s *State, e *proto.Event, p Pos) { s.Told = see(s.Told, e.Source, p) },
+		"a system without an agent is booted", func(s *State, e *proto.Event, p Pos) { see(&s.Told, string(e.Source), p) },
 		"it counts where the profile trusts that source; what the frontend saw never proves that a system runs",
 	},
 	{

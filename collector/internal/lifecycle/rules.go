@@ -26,26 +26,26 @@ var rules = []rule{
 	{
 		proto.StatusHeld, "the agent waits, and no failure is why",
 		func(f *facts) bool { return f.waiting && !f.state.Wait.Failed && f.cause == nil },
-		func(f *facts) time.Time { return f.state.Wait.Pos.At },
+		func(f *facts) time.Time { return f.state.Wait.Pos.At() },
 		"an operator or the file /tmp/wait holds it; release ends that", nil,
 	},
 	{
 		proto.StatusFailed, "a cause is open",
 		func(f *facts) bool { return f.cause != nil },
-		func(f *facts) time.Time { return f.cause.Pos.At },
+		func(f *facts) time.Time { return f.cause.Pos.At() },
 		"the first cause stands until an order closes it; what the agent says goes before what was inferred",
 		func(f *facts) string { return f.cause.Cause.Summary() },
 	},
 	{
 		proto.StatusBooted, "the installed system says that its first-boot steps are done, in a boot that was no installer's; or it says so without an agent, and the profile trusts that source",
 		func(f *facts) bool { return !f.booted.zero() },
-		func(f *facts) time.Time { return f.booted.At },
+		func(f *facts) time.Time { return f.booted.At() },
 		"only the installed system itself can prove that it runs", bootedSummary,
 	},
 	{
 		proto.StatusStalled, "a stage was overdue, and neither it nor a later one has come since",
 		func(f *facts) bool { return f.stalled && !f.waiting },
-		func(f *facts) time.Time { return f.state.Stall.Pos.At },
+		func(f *facts) time.Time { return f.state.Stall.Pos.At() },
 		"what should have happened is named, so that one knows where to look",
 		func(f *facts) string { return fmt.Sprintf("stalled(%s)", f.state.Stall.Stage) },
 	},
@@ -56,7 +56,7 @@ var rules = []rule{
 	stageRule(proto.StatusPXEBooting, "firmware or boot loader were heard of", "powered-on"),
 	{
 		proto.StatusOrdered, "nothing else", func(*facts) bool { return true },
-		func(f *facts) time.Time { return f.state.Stages["ordered"].First.At },
+		func(f *facts) time.Time { seen, _ := f.state.Stages.Get("ordered"); return seen.First.At() },
 		"there is no sign of life yet", nil,
 	},
 }
@@ -65,7 +65,8 @@ var rules = []rule{
 func stageRule(status proto.Status, why, from string) rule {
 	first := slices.Index(proto.Stages, from)
 	at := func(f *facts) (earliest Pos, ok bool) {
-		for name, seen := range f.state.Stages {
+		for _, s := range f.state.Stages {
+			name, seen := s.Key, s.Value
 			if i := slices.Index(proto.Stages, canonical(f.in.Sequence, name)); i < first || f.state.earlier(seen.Last) {
 				continue
 			}
@@ -82,7 +83,7 @@ func stageRule(status proto.Status, why, from string) rule {
 	return rule{
 		status, "stage " + from + " or a later one was reached",
 		func(f *facts) bool { _, ok := at(f); return ok },
-		func(f *facts) time.Time { p, _ := at(f); return p.At },
+		func(f *facts) time.Time { p, _ := at(f); return p.At() },
 		why, nil,
 	}
 }
@@ -119,7 +120,7 @@ func decide(f *facts) rule {
 	return rules[last]
 }
 
-// Table is the table of statuses as Markdown, for the documentation.
+// Registers are the table of statuses as Markdown, for the documentation.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| # | status | when | why |\n|---|---|---|---|\n")

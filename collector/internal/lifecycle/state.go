@@ -8,42 +8,11 @@
 package lifecycle
 
 import (
-	"cmp"
-	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"provost/proto"
 )
-
-// Pos is the place of an event in an install: its computed time, with the event's identity behind it so that no two
-// events share a place. The collector fixes At when it commits an event, never earlier than that of the journal's
-// record before it; hence records of one journal are in their sequence.
-type Pos struct {
-	At      time.Time    `json:"at"`
-	Source  proto.Source `json:"source"`
-	Journal string       `json:"journal,omitempty"`
-	Seq     uint64       `json:"seq"`
-}
-
-// Compare orders places.
-func (p Pos) Compare(q Pos) int {
-	return cmp.Or(p.At.Compare(q.At), cmp.Compare(p.Source, q.Source), cmp.Compare(p.Journal, q.Journal), cmp.Compare(p.Seq, q.Seq))
-}
-
-func (p Pos) after(q Pos) bool { return p.Compare(q) > 0 }
-func (p Pos) zero() bool       { return p.Seq == 0 && p.At.IsZero() }
-
-// closes reports whether an order or attempt at p ends what is at q. The records of one journal are in their sequence, and
-// so is what one source of the collector's says; of two sources nobody knows which came first within a millisecond, and a
-// failure that may have come last must not be lost.
-func (p Pos) closes(q Pos) bool {
-	if p.Source == q.Source && p.Journal == q.Journal {
-		return p.after(q)
-	}
-	return p.At.After(q.At)
-}
 
 // earlier reports whether what is at a place belongs to an attempt before the last one.
 func (s *State) earlier(p Pos) bool { return s.Began.closes(p) }
@@ -59,22 +28,22 @@ const (
 // State is the fold of the events of one install. The zero value is of an install of which nothing is known. Its
 // fields are exported for checkpoints only.
 type State struct {
-	Stages map[string]Seen   `json:"stages,omitempty"`
-	Steps  map[string]Step   `json:"steps,omitempty"` // key: phase/name
-	Boots  map[string]Booted `json:"boots,omitempty"`
+	Stages Registers[Seen]   `json:"stages,omitempty"`
+	Steps  Registers[Step]   `json:"steps,omitempty"` // key: phase/name
+	Boots  Registers[Booted] `json:"boots,omitempty"`
 	// Told is by which ways without an agent the installed system said that it is booted.
-	Told      map[proto.Source]Seen `json:"told,omitempty"`
-	Failures  []Failure             `json:"failures,omitempty"` // by place
-	Notes     []Note                `json:"notes,omitempty"`    // by place; of warnings, and of what mended them
-	Skips     []Note                `json:"skips,omitempty"`    // steps that an order skipped, by place
-	Closed    Pos                   `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
-	Wait      Wait                  `json:"wait,omitzero"`      // the last word on whether the agent waits
-	Answer    Note                  `json:"answer,omitzero"`    // what became of the last order; with a text, it was refused
-	Stall     Stall                 `json:"stall,omitzero"`     // the last stall
-	Attempt   int                   `json:"attempt,omitempty"`  // the greatest
-	Began     Pos                   `json:"began,omitzero"`     // the last attempt's boot script
-	LastSeen  Pos                   `json:"last_seen,omitzero"` // the last word of the node itself
-	Contested bool                  `json:"contested,omitempty"`
+	Told      Registers[Seen] `json:"told,omitempty"`
+	Failures  []Failure       `json:"failures,omitempty"` // by place
+	Notes     []Note          `json:"notes,omitempty"`    // by place; of warnings, and of what mended them
+	Skips     []Note          `json:"skips,omitempty"`    // steps that an order skipped, by place
+	Closed    Pos             `json:"closed,omitzero"`    // the last retry or skip: it closes the failures before it
+	Wait      Wait            `json:"wait,omitzero"`      // the last word on whether the agent waits
+	Answer    Note            `json:"answer,omitzero"`    // what became of the last order; with a text, it was refused
+	Stall     Stall           `json:"stall,omitzero"`     // the last stall
+	Attempt   int             `json:"attempt,omitempty"`  // the greatest
+	Began     Pos             `json:"began,omitzero"`     // the last attempt's boot script
+	LastSeen  Pos             `json:"last_seen,omitzero"` // the last word of the node itself
+	Contested bool            `json:"contested,omitempty"`
 	// Superseded by a newer install: what comes now is history.
 	Superseded bool `json:"superseded,omitempty"`
 }
@@ -138,7 +107,7 @@ type Stall struct {
 // Apply adds an event that the collector has committed: At and the identity are set. The order of calls does not
 // matter, and a repeat changes nothing.
 func (s *State) Apply(e *proto.Event) {
-	pos := Pos{At: e.At, Source: e.Source, Journal: e.Journal, Seq: e.Seq}
+	pos := posOf(e)
 	for i := range effects {
 		if r := &effects[i]; r.when(e) {
 			r.do(s, e, pos)
@@ -188,11 +157,8 @@ func ownWord(src proto.Source) bool {
 }
 
 // see merges a place into those of a key.
-func see[K comparable](m map[K]Seen, key K, pos Pos) map[K]Seen {
-	if m == nil {
-		m = map[K]Seen{}
-	}
-	was, ok := m[key]
+func see(r *Registers[Seen], key string, pos Pos) {
+	was, ok := r.Get(key)
 	if !ok {
 		was = Seen{pos, pos}
 	}
@@ -200,21 +166,15 @@ func see[K comparable](m map[K]Seen, key K, pos Pos) map[K]Seen {
 		was.First = pos
 	}
 	was.Last = later(was.Last, pos)
-	m[key] = was
-	return m
+	r.Put(key, was)
 }
 
 // boot adds to what a kernel boot was.
 func (s *State) boot(id string, learn func(*Booted)) {
-	if s.Boots == nil {
-		s.Boots = map[string]Booted{}
-	}
-	b := s.Boots[id]
+	b, _ := s.Boots.Get(id)
 	learn(&b)
-	s.Boots[id] = b
-	if len(s.Boots) > maxBoots { // no honest install has so many; which one goes must not depend on order
-		delete(s.Boots, slices.Max(slices.Collect(maps.Keys(s.Boots))))
-	}
+	s.Boots.Put(id, b)
+	s.Boots = s.Boots[:min(len(s.Boots), maxBoots)] // no honest install has so many; which one goes must not depend on order
 }
 
 // wait keeps the last word on whether the agent waits.
@@ -240,15 +200,12 @@ func (s *State) answered(e *proto.Event, pos Pos) {
 }
 
 func (s *State) step(e *proto.Event, pos Pos) {
-	if s.Steps == nil {
-		s.Steps = map[string]Step{}
-	}
 	key := string(e.Phase) + "/" + e.Step
-	if was, ok := s.Steps[key]; ok && !pos.after(was.Pos) {
+	if was, ok := s.Steps.Get(key); ok && !pos.after(was.Pos) {
 		return
 	}
-	s.Steps[key] = Step{Pos: pos, Phase: e.Phase, Name: e.Step, Try: e.Try, Outcome: e.Outcome, Exit: e.Exit, Signal: e.Signal,
-		DurationMS: e.DurationMS, Warning: e.Warning}
+	s.Steps.Put(key, Step{Pos: pos, Phase: e.Phase, Name: e.Step, Try: e.Try, Outcome: e.Outcome, Exit: e.Exit, Signal: e.Signal,
+		DurationMS: e.DurationMS, Warning: e.Warning})
 }
 
 // first is the earlier of two places, of which a may be none.
@@ -282,33 +239,14 @@ func insert[T interface{ place() Pos }](set []T, v T, max int) []T {
 func (f Failure) place() Pos { return f.Pos }
 func (n Note) place() Pos    { return n.Pos }
 
-// Words replaces the words of the state by what f makes of them: one copy of each, for states that are read back.
+// Words replaces the names of the state by what f makes of them: one copy of each, for states that are read back.
 func (s *State) Words(f func(string) string) {
-	pos := func(p *Pos) { p.Source, p.Journal = proto.Source(f(string(p.Source))), f(p.Journal) }
-	stages := make(map[string]Seen, len(s.Stages))
-	for name, seen := range s.Stages {
-		pos(&seen.First)
-		pos(&seen.Last)
-		stages[f(name)] = seen
+	for i := range s.Stages {
+		s.Stages[i].Key = f(s.Stages[i].Key)
 	}
-	steps := make(map[string]Step, len(s.Steps))
-	for key, st := range s.Steps {
-		pos(&st.Pos)
-		st.Phase, st.Name, st.Outcome = proto.Phase(f(string(st.Phase))), f(st.Name), proto.Outcome(f(string(st.Outcome)))
-		steps[f(key)] = st
-	}
-	if len(stages) > 0 {
-		s.Stages = stages
-	}
-	if len(steps) > 0 {
-		s.Steps = steps
-	}
-	for src, seen := range s.Told {
-		pos(&seen.First)
-		pos(&seen.Last)
-		s.Told[src] = seen
-	}
-	for _, p := range []*Pos{&s.Closed, &s.Wait.Pos, &s.Answer.Pos, &s.Stall.Pos, &s.Began, &s.LastSeen} {
-		pos(p)
+	for i := range s.Steps {
+		st := &s.Steps[i].Value
+		s.Steps[i].Key, st.Name = f(s.Steps[i].Key), f(st.Name)
+		st.Phase, st.Outcome = proto.Phase(f(string(st.Phase))), proto.Outcome(f(string(st.Outcome)))
 	}
 }

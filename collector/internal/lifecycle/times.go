@@ -10,9 +10,10 @@ type Span struct{ From, To time.Time }
 // Waits gives for each stage that the last attempt reached how long the next awaited one took to come.
 func (s *State) Waits(q Sequence) map[string]Span {
 	at := make([]time.Time, len(q.Stages))
-	for name, seen := range s.Stages {
-		if i := q.Index(name); i >= 0 && !s.earlier(seen.Last) && seen.Last.At.After(at[i]) {
-			at[i] = seen.Last.At
+	for _, seen := range s.Stages {
+		last := seen.Value.Last
+		if i := q.Index(seen.Key); i >= 0 && !s.earlier(last) && last.At().After(at[i]) {
+			at[i] = last.At()
 		}
 	}
 	out := map[string]Span{}

@@ -60,7 +60,7 @@ func (s *State) View(in Inputs) View {
 	r := decide(f)
 	v := View{
 		Status: r.status, Rule: r.why, Since: r.since(f), Summary: r.summary(f),
-		Stage: f.stage, Step: f.running, LastSeen: s.LastSeen.At, Attempt: s.Attempt, Contested: s.Contested,
+		Stage: f.stage, Step: f.running, LastSeen: s.LastSeen.At(), Attempt: s.Attempt, Contested: s.Contested,
 		Waiting: f.waiting && r.status != proto.StatusBooted, Sealed: f.sealed, Warnings: s.warnings(f),
 	}
 	if r.status == proto.StatusFailed {
@@ -74,7 +74,7 @@ func (s *State) View(in Inputs) View {
 	v.Ended = s.Superseded || r.status == proto.StatusBooted || r.status == proto.StatusFailed && !f.waiting
 	if next, ok := in.Sequence.Next(f.stage); ok && !v.Ended && !f.waiting && r.status != proto.StatusFailed {
 		at := in.Sequence.Stages[in.Sequence.Index(f.stage)]
-		v.Awaited, v.AwaitedSince, v.AwaitedWithin, v.HeartbeatExtends = next.Name, f.stageAt.At, at.Within.D(), at.HeartbeatExtends
+		v.Awaited, v.AwaitedSince, v.AwaitedWithin, v.HeartbeatExtends = next.Name, f.stageAt.At(), at.Within.D(), at.HeartbeatExtends
 	}
 	return v
 }
@@ -89,18 +89,18 @@ func (f *facts) stuck(status proto.Status) *proto.Stuck {
 		return nil
 	}
 	e := sequence.Evidence{Last: f.stage, Awaited: awaited, Seen: map[string]bool{}, External: f.in.External}
-	for name, seen := range f.state.Stages {
-		if st, ok := f.in.Sequence.Find(name); ok && !f.state.earlier(seen.Last) {
+	for _, seen := range f.state.Stages {
+		if st, ok := f.in.Sequence.Find(seen.Key); ok && !f.state.earlier(seen.Value.Last) {
 			e.Seen[st.Name] = true
 		}
 	}
 	for _, n := range slices.Backward(f.state.openNotes()) {
-		if strings.HasPrefix(string(n.Pos.Source), "log:") && !f.state.earlier(n.Pos) && !n.Pos.At.Before(f.stageAt.At) {
+		if strings.HasPrefix(string(n.Pos.Source()), "log:") && !f.state.earlier(n.Pos) && !n.Pos.At().Before(f.stageAt.At()) {
 			e.Remarks = append(e.Remarks, n.Text)
 		}
 	}
-	st := &proto.Stuck{Stage: awaited, Since: f.stageAt.At, Last: f.stage, LastAt: f.stageAt.At, LastSource: f.stageAt.Source}
-	if status != proto.StatusStalled || f.state.Stall.Pos.Source != proto.SourceAgent { // whose own stalls say what they come from
+	st := &proto.Stuck{Stage: awaited, Since: f.stageAt.At(), Last: f.stage, LastAt: f.stageAt.At(), LastSource: f.stageAt.Source()}
+	if status != proto.StatusStalled || f.state.Stall.Pos.Source() != proto.SourceAgent { // whose own stalls say what they come from
 		st.Likely = f.in.Sequence.Likely(e)
 	}
 	return st
@@ -124,7 +124,8 @@ type facts struct {
 
 func (s *State) facts(in Inputs) *facts {
 	f := &facts{state: s, in: in, index: -1, waiting: s.Wait.Waiting && !s.earlier(s.Wait.Pos)}
-	for name, seen := range s.Stages {
+	for _, stage := range s.Stages {
+		name, seen := stage.Key, stage.Value
 		if name == "sealed" && !s.earlier(seen.Last) {
 			f.sealed = true
 		}
@@ -137,7 +138,8 @@ func (s *State) facts(in Inputs) *facts {
 		}
 	}
 	if s.trusts(in, proto.SourceAgent) {
-		for _, b := range s.Boots {
+		for _, boot := range s.Boots {
+			b := boot.Value
 			proof := b.Steps
 			if !in.Diskless && !b.Installer {
 				proof = b.Done
@@ -149,12 +151,12 @@ func (s *State) facts(in Inputs) *facts {
 			}
 		}
 	}
-	for src, seen := range s.Told {
-		proof := seen.First
+	for _, told := range s.Told {
+		proof := told.Value.First
 		if s.earlier(proof) {
-			proof = seen.Last
+			proof = told.Value.Last
 		}
-		if s.trusts(in, src) && !s.earlier(proof) && (f.booted.zero() || f.booted.after(proof)) {
+		if s.trusts(in, proto.Source(told.Key)) && !s.earlier(proof) && (f.booted.zero() || f.booted.after(proof)) {
 			f.booted = proof
 		}
 	}
@@ -163,7 +165,8 @@ func (s *State) facts(in Inputs) *facts {
 		f.stalled = !f.reached(s.Stall.Stage)
 	}
 	var last Pos
-	for _, st := range s.Steps {
+	for _, step := range s.Steps {
+		st := &step.Value
 		if st.Outcome == "" && st.Pos.after(last) && !s.earlier(st.Pos) {
 			last, f.running = st.Pos, st.Name
 		}
@@ -183,11 +186,11 @@ func (f *facts) reached(stage string) bool {
 	if want < 0 && stage == sequence.FirstSign {
 		want = q.Index("ordered") + 1
 	}
-	for name, seen := range f.state.Stages {
-		if f.state.earlier(seen.Last) {
+	for _, seen := range f.state.Stages {
+		if f.state.earlier(seen.Value.Last) {
 			continue
 		}
-		if want < 0 && name == stage || want >= 0 && q.Index(name) >= want {
+		if want < 0 && seen.Key == stage || want >= 0 && q.Index(seen.Key) >= want {
 			return true
 		}
 	}
@@ -199,7 +202,7 @@ func (f *facts) firstCause() (cause *Failure, inferred bool) {
 	for i := range f.state.Failures {
 		x := &f.state.Failures[i]
 		inf := x.Cause.Kind.Inferred()
-		if !inf && x.Cause.Kind != proto.CauseAbort && !f.state.trusts(f.in, x.Pos.Source) {
+		if !inf && x.Cause.Kind != proto.CauseAbort && !f.state.trusts(f.in, x.Pos.Source()) {
 			continue
 		}
 		if slices.ContainsFunc(closings, func(c closing) bool { return c.closed(f, x) }) {
@@ -233,7 +236,7 @@ func (s *State) warnings(f *facts) []string {
 		out = append(out, s.Answer.Text)
 	}
 	for _, st := range s.StepInfos() {
-		if w := s.Steps[string(st.Phase)+"/"+st.Name]; w.Warning && !w.Outcome.Good() && w.Outcome != "" {
+		if w, _ := s.Steps.Get(string(st.Phase) + "/" + st.Name); w.Warning && !w.Outcome.Good() && w.Outcome != "" {
 			out = append(out, fmt.Sprintf("step %s: %s; the plan went on", st.Name, describe(w)))
 		}
 	}
@@ -282,7 +285,7 @@ func describe(s Step) string {
 func (s *State) StepInfos() []proto.StepInfo {
 	all := make([]Step, 0, len(s.Steps))
 	for _, st := range s.Steps {
-		all = append(all, st)
+		all = append(all, st.Value)
 	}
 	slices.SortFunc(all, func(a, b Step) int {
 		return cmp.Or(cmp.Compare(slices.Index(proto.Phases, a.Phase), slices.Index(proto.Phases, b.Phase)), a.Pos.Compare(b.Pos))
@@ -290,7 +293,7 @@ func (s *State) StepInfos() []proto.StepInfo {
 	out := make([]proto.StepInfo, len(all))
 	for i, st := range all {
 		out[i] = proto.StepInfo{Name: st.Name, Phase: st.Phase, Try: st.Try, Outcome: st.Outcome, Exit: st.Exit, Signal: st.Signal,
-			DurationMS: st.DurationMS, At: st.Pos.At}
+			DurationMS: st.DurationMS, At: st.Pos.At()}
 	}
 	return out
 }
