@@ -123,7 +123,7 @@ func TestCanaries(t *testing.T) {
 	ask("POST", "/v1/agent/heartbeat", operator, "{}", nil)
 	ask("GET", "/v1/status", a.Token, "", nil)
 	ask("GET", "/v1/status?"+a.Token, operator+"x", "", nil)
-	events := `{"schema":1,"install":"` + install + `","journal":"00000000000000a1","clock":{"boot":"` + boot + `","offset_ms":9,"time":"2026-01-01T00:00:00Z"},"events":[` +
+	events := `{"schema":1,"install":"` + install + `","journal":"00000000000000a1","clock":{"boot":"` + boot + `","offset_ms":0,"time":"2026-01-01T00:00:00Z"},"events":[` +
 		`{"kind":"agent-start","stage":"agent-started","seq":1,"boot":"` + boot + `","time":"2026-01-01T00:00:00Z"},` +
 		`{"kind":"run-end","phase":"post","outcome":"failed","step":"one","exit":4,"seq":2,"boot":"` + boot + `","time":"2026-01-01T00:00:00Z"},` +
 		`{"kind":"hold","failed":true,"message":"m","seq":3,"boot":"` + boot + `","time":"2026-01-01T00:00:00Z"}]}`
