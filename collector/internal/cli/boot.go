@@ -83,11 +83,12 @@ func runBoot(ctx context.Context, s *session, cmd *cobra.Command, o bootOptions,
 		return err
 	}
 	defer cl.Close()
-	list, err := (*proto.NodeList)(nil), error(nil)
+	var list *proto.NodeList
+	var set target
 	if action == "" {
 		list, err = cl.Nodes(ctx, client.Query{Nodes: expr})
 	} else {
-		list, err = setBoot(ctx, s, cl, cmd, o, expr, action)
+		list, set, err = setBoot(ctx, s, cl, cmd, o, expr, action)
 	}
 	if err != nil {
 		return err
@@ -97,6 +98,10 @@ func runBoot(ctx context.Context, s *session, cmd *cobra.Command, o bootOptions,
 		return writeJSON(s.Stdout, list)
 	case "yaml":
 		return writeYAMLOf(s.Stdout, list)
+	}
+	if len(set.nodes) > manyNodes { // as an order to so many is answered
+		fmt.Fprintf(s.Stdout, "boot action %s: %s\n", action, set)
+		return nil
 	}
 	cols := []column{{title: "NODE"}, {title: "ACTION", min: 7}, {title: "STATUS", min: 20}}
 	out, sc := bufio.NewWriter(s.Stdout), s.screen(s.Stdout)
@@ -108,15 +113,16 @@ func runBoot(ctx context.Context, s *session, cmd *cobra.Command, o bootOptions,
 	return flush(out)
 }
 
-func setBoot(ctx context.Context, s *session, cl *client.Client, cmd *cobra.Command, o bootOptions, expr string, action proto.BootAction) (*proto.NodeList, error) {
+func setBoot(ctx context.Context, s *session, cl *client.Client, cmd *cobra.Command, o bootOptions, expr string, action proto.BootAction) (*proto.NodeList, target, error) {
 	t, err := resolve(ctx, cl, expr)
 	if err != nil {
-		return nil, err
+		return nil, t, err
 	}
 	doing := fmt.Sprintf("sets the boot action %s for", action)
 	// With any action but disk a booted node does not come up again by itself at its next boot.
 	if err := s.confirm(cmd, t, o.yes, action != proto.BootDisk, doing); err != nil {
-		return nil, err
+		return nil, t, err
 	}
-	return cl.SetBoot(ctx, t.set, proto.NodeOrder{Action: action, Reason: o.reason})
+	list, err := cl.SetBoot(ctx, t.set, proto.NodeOrder{Action: action, Reason: o.reason})
+	return list, t, err
 }

@@ -71,7 +71,7 @@ func TestPosOfCheckpoints(t *testing.T) {
 
 // TestFoldsAreSmall: ten thousand installs that are under way have their folds in memory.
 func TestFoldsAreSmall(t *testing.T) {
-	const n, most = 500, 7 << 10 // bytes each, for 14 stages and 23 steps
+	const n, most = 500, 5 << 10 // bytes each, for 14 stages and 23 steps
 	folds := make([]lifecycle.State, n)
 	size := func() uint64 {
 		var m runtime.MemStats

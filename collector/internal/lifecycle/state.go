@@ -10,6 +10,7 @@ package lifecycle
 import (
 	"slices"
 	"strings"
+	"unique"
 
 	"provost/proto"
 )
@@ -29,7 +30,7 @@ const (
 // fields are exported for checkpoints only.
 type State struct {
 	Stages Registers[Seen]   `json:"stages,omitempty"`
-	Steps  Registers[Step]   `json:"steps,omitempty"` // key: phase/name
+	Steps  Registers[Step]   `json:"steps,omitempty"` // key: stepKey
 	Boots  Registers[Booted] `json:"boots,omitempty"`
 	// Told is by which ways without an agent the installed system said that it is booted.
 	Told      Registers[Seen] `json:"told,omitempty"`
@@ -57,8 +58,6 @@ type Seen struct {
 // Step is the last word on one step.
 type Step struct {
 	Pos        Pos           `json:"pos"`
-	Phase      proto.Phase   `json:"phase"`
-	Name       string        `json:"name"`
 	Try        int           `json:"try,omitempty"`
 	Outcome    proto.Outcome `json:"outcome,omitempty"` // empty while it runs
 	Exit       int           `json:"exit,omitempty"`
@@ -200,12 +199,24 @@ func (s *State) answered(e *proto.Event, pos Pos) {
 }
 
 func (s *State) step(e *proto.Event, pos Pos) {
-	key := string(e.Phase) + "/" + e.Step
-	if was, ok := s.Steps.Get(key); ok && !pos.after(was.Pos) {
+	key := stepKey(e.Phase, e.Step)
+	was, ok := s.Steps.Get(key)
+	if ok && !pos.after(was.Pos) {
 		return
 	}
-	s.Steps.Put(key, Step{Pos: pos, Phase: e.Phase, Name: e.Step, Try: e.Try, Outcome: e.Outcome, Exit: e.Exit, Signal: e.Signal,
+	if !ok {
+		key = unique.Make(key).Value() // many installs have the same steps
+	}
+	s.Steps.Put(key, Step{Pos: pos, Try: e.Try, Outcome: e.Outcome, Exit: e.Exit, Signal: e.Signal,
 		DurationMS: e.DurationMS, Warning: e.Warning})
+}
+
+func stepKey(phase proto.Phase, name string) string { return string(phase) + "/" + name }
+
+// stepOf is a key's step. No phase has a slash in it.
+func stepOf(key string) (proto.Phase, string) {
+	phase, name, _ := strings.Cut(key, "/")
+	return proto.Phase(phase), name
 }
 
 // first is the earlier of two places, of which a may be none.
@@ -245,8 +256,7 @@ func (s *State) Words(f func(string) string) {
 		s.Stages[i].Key = f(s.Stages[i].Key)
 	}
 	for i := range s.Steps {
-		st := &s.Steps[i].Value
-		s.Steps[i].Key, st.Name = f(s.Steps[i].Key), f(st.Name)
-		st.Phase, st.Outcome = proto.Phase(f(string(st.Phase))), proto.Outcome(f(string(st.Outcome)))
+		st := &s.Steps[i]
+		st.Key, st.Value.Outcome = f(st.Key), proto.Outcome(f(string(st.Value.Outcome)))
 	}
 }

@@ -168,7 +168,8 @@ func (s *State) facts(in Inputs) *facts {
 	for _, step := range s.Steps {
 		st := &step.Value
 		if st.Outcome == "" && st.Pos.after(last) && !s.earlier(st.Pos) {
-			last, f.running = st.Pos, st.Name
+			last = st.Pos
+			_, f.running = stepOf(step.Key)
 		}
 	}
 	return f
@@ -236,7 +237,7 @@ func (s *State) warnings(f *facts) []string {
 		out = append(out, s.Answer.Text)
 	}
 	for _, st := range s.StepInfos() {
-		if w, _ := s.Steps.Get(string(st.Phase) + "/" + st.Name); w.Warning && !w.Outcome.Good() && w.Outcome != "" {
+		if w, _ := s.Steps.Get(stepKey(st.Phase, st.Name)); w.Warning && !w.Outcome.Good() && w.Outcome != "" {
 			out = append(out, fmt.Sprintf("step %s: %s; the plan went on", st.Name, describe(w)))
 		}
 	}
@@ -283,17 +284,19 @@ func describe(s Step) string {
 
 // StepInfos gives the steps that have begun, by phase and in the order of their last word.
 func (s *State) StepInfos() []proto.StepInfo {
-	all := make([]Step, 0, len(s.Steps))
-	for _, st := range s.Steps {
-		all = append(all, st.Value)
+	all := slices.Clone(s.Steps)
+	phase := func(key string) int {
+		p, _ := stepOf(key)
+		return slices.Index(proto.Phases, p)
 	}
-	slices.SortFunc(all, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(slices.Index(proto.Phases, a.Phase), slices.Index(proto.Phases, b.Phase)), a.Pos.Compare(b.Pos))
+	slices.SortFunc(all, func(a, b Entry[Step]) int {
+		return cmp.Or(cmp.Compare(phase(a.Key), phase(b.Key)), a.Value.Pos.Compare(b.Value.Pos))
 	})
 	out := make([]proto.StepInfo, len(all))
-	for i, st := range all {
-		out[i] = proto.StepInfo{Name: st.Name, Phase: st.Phase, Try: st.Try, Outcome: st.Outcome, Exit: st.Exit, Signal: st.Signal,
-			DurationMS: st.DurationMS, At: st.Pos.At()}
+	for i, e := range all {
+		st := e.Value
+		out[i] = proto.StepInfo{Try: st.Try, Outcome: st.Outcome, Exit: st.Exit, Signal: st.Signal, DurationMS: st.DurationMS, At: st.Pos.At()}
+		out[i].Phase, out[i].Name = stepOf(e.Key)
 	}
 	return out
 }

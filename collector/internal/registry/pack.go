@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"provost/collector/internal/store"
@@ -153,12 +154,17 @@ func (in *install) newest() uint64 {
 	return in.packed.Revision
 }
 
+// What packs and unpacks is made once: each takes a megabyte. Both may be used by several at a time, who wait for each other.
+var (
+	packer   = sync.OnceValues(func() (*zstd.Encoder, error) { return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)) })
+	unpacker = sync.OnceValues(func() (*zstd.Decoder, error) { return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1)) })
+)
+
 func packLines(lines [][]byte) ([]byte, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	enc, err := packer()
 	if err != nil {
 		return nil, err
 	}
-	defer enc.Close()
 	size := 0
 	for _, l := range lines {
 		size += len(l) + 1
@@ -175,11 +181,10 @@ func unpack(b []byte) ([][]byte, error) {
 	if len(b) == 0 || b[0] != packVersion {
 		return nil, errors.New("its packed events have a form that this provostd does not know: upgrade it, or restore a backup")
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	dec, err := unpacker()
 	if err != nil {
 		return nil, err
 	}
-	defer dec.Close()
 	all, err := dec.DecodeAll(b[1:], nil)
 	if err != nil {
 		return nil, fmt.Errorf("reading its packed events: %w: restore a backup", err)
