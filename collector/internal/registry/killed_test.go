@@ -210,7 +210,7 @@ func TestKilledChild(t *testing.T) {
 	s.Logs.SetPoint(point)
 	ctx := context.Background()
 	s.Registry, err = registry.Open(ctx, registry.Options{Store: s.Store, Logs: s.Logs, Profiles: s.Profiles, Signer: s.CA, JoinKey: registrytest.JoinKey,
-		Pin: s.CA.Pin, Now: s.Clock.Now, Retention: registry.Retention{Feed: 50 * time.Millisecond, Installs: 1000}})
+		Pin: s.CA.Pin, Now: s.Clock.Now, Retention: registry.Retention{Feed: 50 * time.Millisecond, Installs: 1_000_000}})
 	if err != nil {
 		t.Fatal(err)
 	}
