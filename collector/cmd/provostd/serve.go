@@ -75,7 +75,8 @@ func printReady(w io.Writer, s *Server) {
 }
 
 // How much garbage there may be, in percent of what is in use. Go's default is 100. What a collector holds is mostly
-// connections and nodes, which stay, so that less than half of that saves a third of the memory for one percent of the time. While it starts, most
+// connections and nodes, which stay, so that less than half of that saves nearly a third of the heap, and
+// looking for garbage took 3 % of the time at 50 with 10,000 agents. While it starts, most
 // of what it makes stays: looking for garbage meanwhile would take a fifth of the time.
 const (
 	gcPercent = 40

@@ -120,7 +120,7 @@ func decide(f *facts) rule {
 	return rules[last]
 }
 
-// Registers are the table of statuses as Markdown, for the documentation.
+// Table is the table of statuses as Markdown, for the documentation.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| # | status | when | why |\n|---|---|---|---|\n")

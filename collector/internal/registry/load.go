@@ -118,7 +118,7 @@ func (r *Registry) replay() error {
 // whole takes a value as it is, for readAll.
 func whole(v []byte) []byte { return v }
 
-// readJSON is json.Unmarshal in a third of the time, with the same result: the decoder that is to become package encoding/json's.
+// readJSON is json.Unmarshal in less than half of the time, with the same result: the decoder that is to become package encoding/json's.
 func readJSON(b []byte, v any, what, name string) error {
 	if err := fastjson.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("reading %s %s: %w", what, name, err)

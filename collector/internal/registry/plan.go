@@ -249,6 +249,7 @@ func (c *change) bring(rec *installRecord, p *newPlan) error {
 	}
 	rec.Revision++
 	rec.setSteps(p.steps)
+	c.r.unused.Store(true) // the steps before, with their secrets
 	for digest, b := range p.scripts {
 		c.putFile(digest, b)
 	}

@@ -68,3 +68,30 @@ func TestPlansShareTheirSteps(t *testing.T) {
 		s.Restart()
 	}
 }
+
+// TestReplacedStepsGo: once a retry has brought a new plan, the database has no secret of the one before.
+func TestReplacedStepsGo(t *testing.T) {
+	s := registrytest.New(t)
+	mac := s.Add("n1", 1)
+	plan := func(secret string) {
+		p := registrytest.Prepared("compute", registrytest.Script{Name: "one", Phase: proto.PhasePost, Body: "#!/bin/sh\n"})
+		p.Steps[0].SecretEnv = map[string]string{"PIN": secret}
+		s.Profiles.Put("compute", p)
+	}
+	plan("the-old-secret")
+	id := s.Ordered("n1")
+	if _, err := s.Hello(ctx, "", registrytest.HelloOf(s.Script(mac), registrytest.Boot(1))); err != nil {
+		t.Fatal(err)
+	}
+	s.Clock.Advance(2 * time.Minute)
+	send(t, s, id, event(1, proto.KindAgentStart, 1), event(2, proto.KindHold, 1, func(e *proto.Event) { e.Failed, e.Message = true, "step one failed" }))
+	retain(t, s, 1) // nothing else that was noted before is why it looks
+	plan("the-new-secret")
+	if changed, err := s.Retry(ctx, []string{"n1"}, proto.NodeOrder{}, "op"); err != nil || len(changed) != 1 {
+		t.Fatalf("the retry = %+v, %v, want a new plan", changed, err)
+	}
+	retain(t, s, 1)
+	if b := raw(t, s); bytes.Contains(b, []byte("the-old-secret")) || !bytes.Contains(b, []byte("the-new-secret")) {
+		t.Errorf("the compacted database has the old secret: %v, the new one: %v", bytes.Contains(b, []byte("the-old-secret")), bytes.Contains(b, []byte("the-new-secret")))
+	}
+}
